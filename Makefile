@@ -1,0 +1,49 @@
+# Serin. `make demo` and `make test` do all of their own set-up; `make help` lists the rest.
+
+CARGO ?= cargo
+# Debian packages, kubectl versions and the Python environment that tests need live here, outside the clone.
+export SERIN_CACHE ?= $(HOME)/.cache/serin
+SUITE ?= all
+SCENARIO ?= wrong
+
+.PHONY: help demo test check bench verify setup build gen fuzz
+
+help: ## Lists the targets.
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+build: tools-rust ## Builds the binary (release).
+	$(CARGO) build --release --locked -p serin
+
+demo: build ## Ships a better model, then a wrong one, on real data. SCENARIO=wrong|same|errors|distribution|labels.
+	$(CARGO) run --release --locked -q -p serin -- demo --scenario $(SCENARIO)
+
+setup: tools-rust ## Installs what the tests need and this machine lacks (Debian packages, kubectl versions, a Python environment).
+	tests/setup/setup.sh
+
+test: setup ## Runs all tests but the long ones.
+	$(CARGO) build --release --locked -p serin
+	$(CARGO) test --release --locked --workspace
+
+check: tools-rust ## Format, lints, generated files, dependencies.
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --release --locked --workspace --all-targets -- -D warnings
+	$(CARGO) run --release --locked -q -p xtask -- check
+
+gen: tools-rust ## Writes the generated files.
+	$(CARGO) run --release --locked -q -p xtask -- gen
+
+bench: build ## Side-by-side benchmarks. SUITE=gateway|serving|all.
+	bench/run.sh $(SUITE)
+
+fuzz: ## Ten minutes of each fuzz target.
+	fuzz/run.sh
+
+verify: test fuzz ## Everything: tests, the whole kill matrix, fuzzing, the long store test, every demo scenario, benchmarks.
+	SERIN_STORE_RUNS=10000 SERIN_KILL_POINTS=20 $(CARGO) test --release --locked --workspace -- --include-ignored
+	for scenario in wrong same errors distribution labels; do $(MAKE) demo SCENARIO=$$scenario || exit 1; done
+	$(MAKE) bench
+
+.PHONY: tools-rust
+tools-rust:
+	@command -v $(CARGO) >/dev/null || { echo "cargo is missing: install Rust 1.95 or newer (https://rustup.rs)"; exit 1; }
+	@command -v cc >/dev/null || { echo "cc is missing: install a C compiler (apt-get install gcc)"; exit 1; }

@@ -1,0 +1,281 @@
+//! An object's way in: decoded, pruned, defaulted, compared with what is stored, validated.
+
+use serde_json::{Map, Value};
+
+use crate::api::Api;
+use crate::builtin::DEFINITIONS;
+use crate::decode::Decoded;
+use crate::definition;
+use crate::metadata;
+use crate::request::FieldValidation;
+use crate::resource::Served;
+use crate::schema::{self, Type};
+use crate::status::{About, ApiError, FieldError, FieldErrorKind};
+
+/// What part of an object a request may change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// Everything but the status, where that is a subresource.
+    Main,
+    /// The status alone.
+    Status,
+}
+
+/// How the new object was said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// As a whole object.
+    Body,
+    /// As a patch of the stored one.
+    Patch,
+}
+
+/// Reads the shape of an object: its kind, its metadata, its known fields, its defaults. The object is in the form of
+/// `served`. Unknown and duplicate fields are refused, or added to `warnings`.
+pub(crate) fn shape(
+    served: &Served,
+    decoded: Decoded,
+    origin: Origin,
+    validation: FieldValidation,
+    warnings: &mut Vec<String>,
+) -> Result<Value, ApiError> {
+    let Decoded { mut value, duplicates } = decoded;
+    let Some(fields) = value.as_object_mut() else {
+        let why = format!("the object provided is unrecognized (must be of type {}): got {}", served.names.kind, Type::of(&value));
+        return Err(ApiError::BadRequest(why));
+    };
+    check_type(served, fields)?;
+    let cannot = |why: String| {
+        ApiError::BadRequest(format!(
+            "{kind} in version {version:?} cannot be handled as a {kind}: {why}",
+            kind = served.names.kind,
+            version = served.version
+        ))
+    };
+    let mut unknown = metadata::normalize(fields).map_err(|error| cannot(error.detail))?;
+    unknown.extend(served.schema.prune(&mut value));
+    if validation != FieldValidation::Ignore {
+        let mut strict: Vec<String> = duplicates.iter().map(|path| format!("duplicate field {path:?}")).collect();
+        strict.extend(unknown.iter().map(|path| format!("unknown field {path:?}")));
+        match validation {
+            FieldValidation::Strict if !strict.is_empty() => {
+                let why = format!("strict decoding error: {}", strict.join(", "));
+                return Err(match origin {
+                    Origin::Body => cannot(why),
+                    Origin::Patch => ApiError::Invalid {
+                        about: About { group: String::new(), resource: String::new(), kind: String::new(), name: String::new() },
+                        fields: vec![FieldError::invalid("patch", value.to_string(), why)],
+                    },
+                });
+            }
+            _ => warnings.extend(strict),
+        }
+    }
+    served.schema.fill_defaults(&mut value);
+    if !served.is_custom
+        && let Some(error) = served.schema.validate(&value, None, "").into_iter().find(is_about_type)
+    {
+        // A built-in kind is read into a type, so what does not fit cannot be read.
+        return Err(cannot(error.to_string()));
+    }
+    Ok(value)
+}
+
+fn is_about_type(error: &FieldError) -> bool {
+    error.kind == FieldErrorKind::TypeInvalid
+}
+
+fn check_type(served: &Served, fields: &mut Map<String, Value>) -> Result<(), ApiError> {
+    for (field, wanted) in [("apiVersion", served.api_version.as_str()), ("kind", &served.names.kind)] {
+        match fields.get(field).and_then(Value::as_str).filter(|text| !text.is_empty()) {
+            Some(got) if got == wanted => {}
+            Some(got) if field == "apiVersion" => {
+                return Err(ApiError::BadRequest(format!(
+                    "the API version in the data ({got}) does not match the expected API version ({wanted})"
+                )));
+            }
+            Some(got) => {
+                return Err(ApiError::BadRequest(format!(
+                    "the kind in the data ({got}) does not match the expected kind ({wanted})"
+                )));
+            }
+            // Of a built-in kind the server knows what it must be.
+            None if !served.is_custom => {
+                fields.insert(field.to_owned(), wanted.into());
+            }
+            None => {
+                let title = if field == "kind" { "Kind" } else { "apiVersion" };
+                return Err(ApiError::BadRequest(format!("Object '{title}' is missing in the request body")));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Completes a shaped new object and validates it. It comes out in the stored form.
+pub(crate) fn complete_new(served: &Served, mut object: Value, namespace: &str) -> Result<Value, ApiError> {
+    let name = metadata::text(&object, "name").to_owned();
+    let given = metadata::text(&object, "namespace");
+    if !given.is_empty() && given != namespace {
+        return Err(ApiError::BadRequest(
+            "the namespace of the provided object does not match the namespace sent on the request".into(),
+        ));
+    }
+    let now = metadata::now();
+    metadata::fill_new(&mut object, namespace, &now);
+    if served.has_status && let Some(fields) = object.as_object_mut() {
+        fields.remove("status");
+    }
+    if served.hooks.counts_generation {
+        object["metadata"]["generation"] = 1.into();
+    }
+    let mut fields = metadata::validate_new(&object, served.hooks.name_rule);
+    fields.extend(check(served, &mut object, None));
+    refuse(served, &name, fields)?;
+    if &*served.collection == DEFINITIONS {
+        object["status"] = definition::established(&object, &now);
+    }
+    Ok(object)
+}
+
+/// Completes a shaped changed object against the stored one and validates it. Both `object` and `old` are in the form
+/// of `served`, and so is what comes out with its stored form.
+pub(crate) fn complete_update(
+    served: &Served,
+    mut object: Value,
+    old: &Value,
+    part: Part,
+    origin: Origin,
+) -> Result<Value, ApiError> {
+    let name = metadata::text(old, "name").to_owned();
+    check_preconditions(served, &object, old, origin)?;
+    metadata::keep_system_fields(&mut object, old);
+    match part {
+        Part::Main if served.has_status => copy_field(&mut object, old, "status"),
+        Part::Main => {}
+        Part::Status => {
+            let mut next = old.clone();
+            copy_field(&mut next, &object, "status");
+            object = next;
+        }
+    }
+    object["metadata"]["resourceVersion"] = old["metadata"]["resourceVersion"].clone();
+    if part == Part::Main && served.hooks.counts_generation && differs_beyond_metadata(&object, old) {
+        object["metadata"]["generation"] = (metadata::generation(old) + 1).into();
+    }
+    let mut fields = metadata::validate_update(&object, old);
+    fields.extend(check(served, &mut object, Some(old)));
+    refuse(served, &name, fields)?;
+    if &*served.collection == DEFINITIONS {
+        object["status"] = definition::established(&object, &metadata::now());
+    }
+    Ok(object)
+}
+
+fn check_preconditions(served: &Served, object: &Value, old: &Value, origin: Origin) -> Result<(), ApiError> {
+    let about = || served.about(metadata::text(old, "name"));
+    let (uid, old_uid) = (metadata::text(object, "uid"), metadata::text(old, "uid"));
+    if !uid.is_empty() && uid != old_uid {
+        let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {old_uid}");
+        return Err(ApiError::Conflict { about: about(), why });
+    }
+    match metadata::text(object, "resourceVersion") {
+        "" if origin == Origin::Patch || served.hooks.unconditional_update => Ok(()),
+        "" => {
+            let why = "must be specified for an update";
+            let fields = vec![FieldError::invalid("metadata.resourceVersion", 0, why)];
+            Err(ApiError::Invalid { about: about(), fields })
+        }
+        version if version == metadata::text(old, "resourceVersion") => Ok(()),
+        _ => {
+            let why = "the object has been modified; please apply your changes to the latest version and try again";
+            Err(ApiError::Conflict { about: about(), why: why.into() })
+        }
+    }
+}
+
+fn copy_field(to: &mut Value, from: &Value, field: &str) {
+    let Some(to) = to.as_object_mut() else { return };
+    match from.get(field) {
+        Some(value) => to.insert(field.to_owned(), value.clone()),
+        None => to.remove(field),
+    };
+}
+
+fn differs_beyond_metadata(a: &Value, b: &Value) -> bool {
+    let (Some(a), Some(b)) = (a.as_object(), b.as_object()) else { return true };
+    let mut names = a.keys().chain(b.keys()).filter(|name| *name != "metadata");
+    names.any(|name| a.get(name) != b.get(name))
+}
+
+/// Prepares, validates, and turns into the stored form.
+fn check(served: &Served, object: &mut Value, old: Option<&Value>) -> Vec<FieldError> {
+    let mut fields = served.schema.validate(object, old, "");
+    fields.extend(check_scale(served, object));
+    if served.schema.has_keyed_lists && old.is_none_or(|old| served.schema.duplicates(old, "").is_empty()) {
+        fields.extend(served.schema.duplicates(object, ""));
+    }
+    if served.schema.has_rules {
+        if fields.iter().any(blocks_rules) {
+            fields.push(FieldError {
+                kind: FieldErrorKind::Invalid,
+                field: String::new(),
+                value: Some(Value::Null),
+                detail: "some validation rules were not checked because the object was invalid; correct the existing \
+                    errors to complete validation"
+                    .into(),
+            });
+        } else {
+            fields.extend(schema::rules::evaluate(&served.schema, object, old));
+        }
+    }
+    served.make_stored(object);
+    let stored_old = old.map(|old| {
+        let mut old = old.clone();
+        served.make_stored(&mut old);
+        old
+    });
+    (served.hooks.prepare)(object, stored_old.as_ref());
+    fields.extend((served.hooks.validate)(object, stored_old.as_ref()));
+    fields
+}
+
+fn blocks_rules(error: &FieldError) -> bool {
+    matches!(
+        error.kind,
+        FieldErrorKind::NotSupported
+            | FieldErrorKind::Required
+            | FieldErrorKind::TooLong
+            | FieldErrorKind::TooMany
+            | FieldErrorKind::TypeInvalid
+    )
+}
+
+fn check_scale(served: &Served, object: &Value) -> Vec<FieldError> {
+    let Some(scale) = &served.scale else { return Vec::new() };
+    let mut errors = Vec::new();
+    for pointer in [&scale.spec_replicas, &scale.status_replicas] {
+        let Some(replicas) = object.pointer(pointer).and_then(Value::as_i64) else { continue };
+        let field = pointer.replace('/', ".");
+        if replicas < 0 {
+            errors.push(FieldError::invalid(field, replicas, "should be a non-negative integer"));
+        } else if replicas > i64::from(i32::MAX) {
+            errors.push(FieldError::invalid(field, replicas, format!("should be less than or equal to {}", i32::MAX)));
+        }
+    }
+    errors
+}
+
+fn refuse(served: &Served, name: &str, fields: Vec<FieldError>) -> Result<(), ApiError> {
+    if fields.is_empty() { Ok(()) } else { Err(ApiError::Invalid { about: served.about(name), fields }) }
+}
+
+impl Api {
+    /// Whether new objects of this kind may be made in this namespace.
+    pub(crate) fn check_place(&self, served: &Served, namespace: &str, name: &str) -> Result<(), ApiError> {
+        if served.is_terminating {
+            return Err(ApiError::VerbNotAllowed { about: served.about(""), verb: "create" });
+        }
+        if served.names.namespaced { self.check_namespace(served, namespace, name) } else { Ok(()) }
+    }
+}

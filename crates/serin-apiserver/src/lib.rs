@@ -1,0 +1,38 @@
+//! The embedded Kubernetes-style API: an axum router over a store in one file.
+//!
+//! [`ApiServer::router`] is what controllers get, in process and without a network, through `kube::Client::new`.
+
+mod access;
+mod api;
+mod apply;
+mod builtin;
+mod decode;
+mod definition;
+mod delete;
+mod discovery;
+mod event_view;
+mod housekeeping;
+mod intake;
+mod jsonpath;
+mod metadata;
+mod openapi;
+mod patch;
+mod read;
+mod request;
+mod resource;
+mod respond;
+mod router;
+mod schema;
+mod selector;
+mod serve;
+mod status;
+pub mod store;
+mod table;
+mod watch;
+mod write;
+
+pub use access::{Access, AccessError, Token, bootstrap};
+pub use api::{ApiOptions, ApiServer, StartError};
+pub use serve::{ServeError, serve_tls};
+pub use status::ApiError;
+pub use store::{Store, StoreError, StoreOptions};

@@ -1,0 +1,334 @@
+//! What a request asks for: its path, its query, the answer format it wants.
+
+use axum::extract::Query;
+use http::header::{ACCEPT, CONTENT_TYPE};
+use http::{HeaderMap, Uri};
+
+use crate::decode;
+use crate::status::ApiError;
+
+/// A path below `/api/v1` or `/apis/group/version`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ResourcePath {
+    pub(crate) group: String,
+    pub(crate) version: String,
+    /// `None` for cluster-scoped paths and for all namespaces.
+    pub(crate) namespace: Option<String>,
+    pub(crate) plural: String,
+    pub(crate) name: Option<String>,
+    pub(crate) subresource: Option<String>,
+}
+
+/// Splits a path; `None` if it is not about a resource.
+pub(crate) fn parse_path(path: &str) -> Option<ResourcePath> {
+    let parts: Vec<String> = path.split('/').skip(1).map(percent_decode).collect::<Option<_>>()?;
+    let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
+    let (group, version, rest) = match parts.as_slice() {
+        ["api", version, rest @ ..] => ("", *version, rest),
+        ["apis", group, version, rest @ ..] => (*group, *version, rest),
+        _ => return None,
+    };
+    let rest = match rest {
+        [rest @ .., ""] => rest,
+        rest => rest,
+    };
+    // `/namespaces/x` and `/namespaces/x/status` are about a namespace, `/namespaces/x/things` about things in it.
+    let (namespace, rest) = match rest {
+        ["namespaces", namespace, rest @ ..]
+            if !rest.is_empty() && !(rest.len() == 1 && matches!(rest[0], "status" | "finalize")) =>
+        {
+            (Some((*namespace).to_owned()), rest)
+        }
+        rest => (None, rest),
+    };
+    let (plural, name, subresource) = match rest {
+        [plural] => (plural, None, None),
+        [plural, name] => (plural, Some(name), None),
+        [plural, name, subresource] => (plural, Some(name), Some(subresource)),
+        _ => return None,
+    };
+    Some(ResourcePath {
+        group: group.to_owned(),
+        version: version.to_owned(),
+        namespace,
+        plural: (*plural).to_owned(),
+        name: name.map(|name| (*name).to_owned()),
+        subresource: subresource.map(|name| (*name).to_owned()),
+    })
+}
+
+fn percent_decode(part: &str) -> Option<String> {
+    if !part.contains('%') {
+        return Some(part.to_owned());
+    }
+    let mut bytes = Vec::with_capacity(part.len());
+    let mut rest = part.bytes();
+    while let Some(byte) = rest.next() {
+        if byte != b'%' {
+            bytes.push(byte);
+            continue;
+        }
+        let mut digit = || rest.next().and_then(|byte| char::from(byte).to_digit(16));
+        let (high, low) = (digit()?, digit()?);
+        bytes.push((high * 16 + low) as u8);
+    }
+    String::from_utf8(bytes).ok()
+}
+
+/// What to do with fields that the schema does not know, or that are given twice.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum FieldValidation {
+    Ignore,
+    /// What a server does when it is not told.
+    #[default]
+    Warn,
+    Strict,
+}
+
+/// How exact a resource version is meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum VersionMatch {
+    Exact,
+    NotOlderThan,
+}
+
+/// The query parameters that mean something here; others are ignored, as in kube-apiserver.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Params {
+    pub(crate) watch: bool,
+    pub(crate) limit: usize,
+    pub(crate) continue_token: String,
+    pub(crate) label_selector: String,
+    pub(crate) field_selector: String,
+    pub(crate) resource_version: Option<u64>,
+    pub(crate) version_match: Option<VersionMatch>,
+    pub(crate) allow_bookmarks: bool,
+    pub(crate) send_initial_events: Option<bool>,
+    pub(crate) timeout_seconds: Option<u64>,
+    pub(crate) dry_run: bool,
+    pub(crate) field_validation: FieldValidation,
+    pub(crate) propagation: Option<Propagation>,
+    pub(crate) grace_seconds: Option<i64>,
+    pub(crate) include_object: IncludeObject,
+    pub(crate) pretty: bool,
+}
+
+/// What becomes of an object's dependents when it is deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Propagation {
+    Background,
+    Foreground,
+    Orphan,
+}
+
+/// What a table row carries of its object.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum IncludeObject {
+    None,
+    #[default]
+    Metadata,
+    Object,
+}
+
+impl Params {
+    /// Reads a query.
+    ///
+    /// # Errors
+    /// [`ApiError::BadRequest`] naming the parameter.
+    pub(crate) fn parse(uri: &Uri) -> Result<Self, ApiError> {
+        let Query(pairs) = Query::<Vec<(String, String)>>::try_from_uri(uri)
+            .map_err(|error| ApiError::BadRequest(format!("the query cannot be read: {error}")))?;
+        let mut params = Self::default();
+        for (name, value) in pairs {
+            params.set(&name, value)?;
+        }
+        Ok(params)
+    }
+
+    fn set(&mut self, name: &str, value: String) -> Result<(), ApiError> {
+        let bad = |wanted: &str| ApiError::BadRequest(format!("{name}: Invalid value: {value:?}: {wanted}"));
+        let flag = |value: &str| match value {
+            "" | "0" | "false" | "False" => Ok(false),
+            "1" | "true" | "True" => Ok(true),
+            _ => Err(bad("want true or false")),
+        };
+        match name {
+            "watch" => self.watch = flag(&value)?,
+            "allowWatchBookmarks" => self.allow_bookmarks = flag(&value)?,
+            "pretty" => self.pretty = flag(&value)?,
+            "sendInitialEvents" => self.send_initial_events = Some(flag(&value)?),
+            "limit" => self.limit = value.parse().map_err(|_| bad("want a number"))?,
+            "timeoutSeconds" => self.timeout_seconds = Some(value.parse().map_err(|_| bad("want a number"))?),
+            "gracePeriodSeconds" => self.grace_seconds = Some(value.parse().map_err(|_| bad("want a number"))?),
+            "continue" => self.continue_token = value,
+            "labelSelector" => self.label_selector = value,
+            "fieldSelector" => self.field_selector = value,
+            "resourceVersion" => {
+                self.resource_version = match value.as_str() {
+                    "" => None,
+                    number => Some(number.parse().map_err(|_| bad("want a resource version that this server gave"))?),
+                }
+            }
+            "resourceVersionMatch" => {
+                self.version_match = match value.as_str() {
+                    "" => None,
+                    "Exact" => Some(VersionMatch::Exact),
+                    "NotOlderThan" => Some(VersionMatch::NotOlderThan),
+                    _ => return Err(bad("want Exact or NotOlderThan")),
+                }
+            }
+            "dryRun" => {
+                self.dry_run = match value.as_str() {
+                    "" => false,
+                    "All" => true,
+                    _ => return Err(bad("want All")),
+                }
+            }
+            "fieldValidation" => {
+                self.field_validation = match value.as_str() {
+                    "" | "Warn" => FieldValidation::Warn,
+                    "Ignore" => FieldValidation::Ignore,
+                    "Strict" => FieldValidation::Strict,
+                    _ => return Err(bad("want Ignore, Warn or Strict")),
+                }
+            }
+            "propagationPolicy" => {
+                self.propagation = Some(
+                    Propagation::parse(&value).ok_or_else(|| bad("want Background, Foreground or Orphan"))?,
+                );
+            }
+            "includeObject" => {
+                self.include_object = match value.as_str() {
+                    "" | "Metadata" => IncludeObject::Metadata,
+                    "None" => IncludeObject::None,
+                    "Object" => IncludeObject::Object,
+                    _ => return Err(bad("want None, Metadata or Object")),
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+impl Propagation {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        match text {
+            "Background" => Some(Self::Background),
+            "Foreground" => Some(Self::Foreground),
+            "Orphan" => Some(Self::Orphan),
+            _ => None,
+        }
+    }
+}
+
+/// The shape and format of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Output {
+    Json,
+    Yaml,
+    Table,
+    PartialMetadata,
+}
+
+impl Output {
+    /// Picks the first wanted answer that can be given.
+    ///
+    /// # Errors
+    /// [`ApiError::NotAcceptable`].
+    pub(crate) fn negotiate(headers: &HeaderMap) -> Result<Self, ApiError> {
+        let Some(accept) = headers.get(ACCEPT) else { return Ok(Self::Json) };
+        let accept = accept.to_str().map_err(|_| ApiError::NotAcceptable)?;
+        if accept.trim().is_empty() {
+            return Ok(Self::Json);
+        }
+        accept.split(',').find_map(Self::of_media_type).ok_or(ApiError::NotAcceptable)
+    }
+
+    fn of_media_type(media_type: &str) -> Option<Self> {
+        let mut parts = media_type.split(';').map(str::trim);
+        let plain = match parts.next()? {
+            "application/json" | "*/*" | "application/*" => Self::Json,
+            "application/yaml" => Self::Yaml,
+            _ => return None,
+        };
+        let params: Vec<(&str, &str)> = parts.filter_map(|part| part.split_once('=')).collect();
+        let get = |name| params.iter().find(|(known, _)| *known == name).map(|(_, value)| value.trim_matches('"'));
+        let is_meta = get("g") == Some("meta.k8s.io") && matches!(get("v"), Some("v1" | "v1beta1"));
+        match get("as") {
+            None => Some(plain),
+            Some("Table") if is_meta => Some(Self::Table),
+            Some("PartialObjectMetadata" | "PartialObjectMetadataList") if is_meta => Some(Self::PartialMetadata),
+            Some(_) => None,
+        }
+    }
+}
+
+/// How the body of a create or update is written.
+///
+/// # Errors
+/// [`ApiError::UnsupportedMediaType`].
+pub(crate) fn body_format(headers: &HeaderMap) -> Result<decode::Format, ApiError> {
+    match media_type(headers) {
+        "" | "application/json" | "*/*" => Ok(decode::Format::Json),
+        "application/yaml" | "application/x-yaml" | "text/yaml" => Ok(decode::Format::Yaml),
+        _ => Err(ApiError::UnsupportedMediaType { accepted: "application/json, application/yaml" }),
+    }
+}
+
+/// The content type without its parameters, empty if there is none.
+pub(crate) fn media_type(headers: &HeaderMap) -> &str {
+    let value = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
+    value.split(';').next().unwrap_or("").trim()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_split_into_resource_and_name() {
+        let rows = [
+            ("/api/v1/namespaces", "| v1 | - | namespaces | - | -"),
+            ("/api/v1/namespaces/a", "| v1 | - | namespaces | a | -"),
+            ("/api/v1/namespaces/a/status", "| v1 | - | namespaces | a | status"),
+            ("/api/v1/namespaces/a/secrets", "| v1 | a | secrets | - | -"),
+            ("/api/v1/namespaces/a/secrets/b", "| v1 | a | secrets | b | -"),
+            ("/api/v1/secrets", "| v1 | - | secrets | - | -"),
+            ("/apis/g.io/v2/namespaces/a/things/b/scale", "g.io| v2 | a | things | b | scale"),
+            ("/apis/g.io/v2/things/b%3Ac", "g.io| v2 | - | things | b:c | -"),
+        ];
+        for (path, want) in rows {
+            let got = parse_path(path).expect(path);
+            let or = |part: &Option<String>| part.clone().unwrap_or_else(|| "-".into());
+            let got = format!(
+                "{}| {} | {} | {} | {} | {}",
+                got.group, got.version, or(&got.namespace), got.plural, or(&got.name), or(&got.subresource)
+            );
+            assert_eq!(got, want, "{path}");
+        }
+        for path in ["/", "/api", "/healthz", "/apis/g.io/v2", "/api/v1", "/apis/g/v/a/b/c/d/e", "/api/v1/x/%zz"] {
+            assert_eq!(parse_path(path), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn the_first_answer_format_that_is_known_wins() {
+        let table = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
+        let rows = [
+            ("", Ok(Output::Json)),
+            ("*/*", Ok(Output::Json)),
+            (table, Ok(Output::Table)),
+            ("application/vnd.kubernetes.protobuf, application/json", Ok(Output::Json)),
+            ("application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1", Ok(Output::PartialMetadata)),
+            ("application/json;as=Other;g=meta.k8s.io;v=v1, application/json", Ok(Output::Json)),
+            ("application/yaml", Ok(Output::Yaml)),
+            ("application/vnd.kubernetes.protobuf", Err(())),
+        ];
+        for (accept, want) in rows {
+            let mut headers = HeaderMap::new();
+            headers.insert(ACCEPT, accept.parse().expect("a header"));
+            assert_eq!(Output::negotiate(&headers).map_err(|_| ()), want, "{accept}");
+        }
+    }
+}

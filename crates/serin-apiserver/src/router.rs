@@ -1,0 +1,294 @@
+//! The HTTP side: one handler that knows every path.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse as _, Response};
+use bytes::Bytes;
+use futures::FutureExt as _;
+use http::{HeaderMap, Method, StatusCode};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use serde_json::{Value, json};
+
+use crate::api::Api;
+use crate::decode::{self, BODY_BYTES_MAX};
+use crate::delete::{DeleteOptions, Deleted};
+use crate::intake::Part;
+use crate::patch::Patch;
+use crate::read::Selection;
+use crate::request::{self, Output, Params, ResourcePath};
+use crate::resource::Served;
+use crate::status::{ApiError, json_response};
+use crate::write::{Ask, Written};
+use crate::{discovery, metadata, openapi, respond, watch};
+
+/// The routes.
+pub(crate) fn router(api: Arc<Api>) -> Router {
+    Router::new().fallback(handle).with_state(api)
+}
+
+async fn handle(State(api): State<Arc<Api>>, request: Request) -> Response {
+    let what = format!("{} {}", request.method(), request.uri().path());
+    // A bug in one answer must not take the connection, and every other request on it, down.
+    match AssertUnwindSafe(answer(api, request)).catch_unwind().await {
+        Ok(Ok(response)) => response,
+        Ok(Err(error)) => error.into_response(),
+        Err(_) => {
+            tracing::error!(request = what, "the handler panicked");
+            ApiError::Internal(format!("{what} failed; this is a bug, its trace is in the server's log")).into_response()
+        }
+    }
+}
+
+async fn answer(api: Arc<Api>, request: Request) -> Result<Response, ApiError> {
+    let path = request.uri().path().trim_end_matches('/');
+    let path = if path.is_empty() { "/" } else { path };
+    if let Some(answer) = fixed(&api, path, &request)? {
+        return Ok(answer);
+    }
+    let path = request::parse_path(path).ok_or(ApiError::NoResource)?;
+    let served = api.find(&path.group, &path.version, &path.plural)?;
+    if let Some(subresource) = path.subresource.as_deref() {
+        let exists = match subresource {
+            "status" => served.has_status,
+            "scale" => served.scale.is_some(),
+            _ => false,
+        };
+        if !exists {
+            return Err(ApiError::NoResource);
+        }
+    }
+    if !served.names.namespaced && path.namespace.is_some() {
+        return Err(ApiError::NoResource);
+    }
+    let (parts, body) = request.into_parts();
+    let call = Call {
+        params: Params::parse(&parts.uri)?,
+        output: Output::negotiate(&parts.headers)?,
+        headers: parts.headers,
+        api,
+        served,
+        path,
+    };
+    let warnings = call.served.deprecation.iter().cloned().collect();
+    call.dispatch(&parts.method, body, warnings).await
+}
+
+/// Paths that are not about a resource.
+fn fixed(api: &Api, path: &str, request: &Request) -> Result<Option<Response>, ApiError> {
+    let text = |text: &'static str| Ok(Some(([(http::header::CONTENT_TYPE, "text/plain")], text).into_response()));
+    let json = |value: Value| Ok(Some(json_response(StatusCode::OK, value.to_string())));
+    let registry = api.registry();
+    let parts: Vec<&str> = path.split('/').skip(1).collect();
+    let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
+    match parts.as_slice() {
+        ["healthz" | "livez" | "readyz", ..] => return text("ok"),
+        [""] | ["version"] | ["api"] | ["apis"] | ["openapi", ..] if !is_read => return Err(ApiError::MethodNotAllowed),
+        [""] => return json(discovery::paths(&registry)),
+        ["version"] => return json(discovery::version(&api.options.git_version)),
+        ["api"] => return json(discovery::core_versions()),
+        ["apis"] => return json(discovery::groups(&registry)),
+        ["openapi", "v2"] => return Ok(Some(openapi::v2(request.headers()))),
+        ["openapi", "v3"] => return json(openapi::root(&registry)),
+        ["openapi", "v3", "api", version] => return openapi::document(&registry, "", version).map(Some),
+        ["openapi", "v3", "apis", group, version] => return openapi::document(&registry, group, version).map(Some),
+        _ => {}
+    }
+    let found = match parts.as_slice() {
+        ["api", version] => discovery::resources(&registry, "", version),
+        ["apis", group] => discovery::group(&registry, group),
+        ["apis", group, version] => discovery::resources(&registry, group, version),
+        _ => return Ok(None),
+    };
+    if !is_read {
+        return Err(ApiError::MethodNotAllowed);
+    }
+    json(found.ok_or(ApiError::NoResource)?)
+}
+
+/// One request about a resource.
+struct Call {
+    api: Arc<Api>,
+    served: Arc<Served>,
+    path: ResourcePath,
+    params: Params,
+    output: Output,
+    headers: HeaderMap,
+}
+
+impl Call {
+    async fn dispatch(self, method: &Method, body: Body, mut warnings: Vec<String>) -> Result<Response, ApiError> {
+        let name = self.path.name.clone();
+        let subresource = self.path.subresource.clone();
+        let response = match (method, name.as_deref(), subresource.as_deref()) {
+            (&Method::GET | &Method::HEAD, None, None) => self.list_or_watch().await,
+            (&Method::GET | &Method::HEAD, Some(name), None | Some("status")) => self.get(name),
+            (&Method::GET | &Method::HEAD, Some(name), Some(_)) => self.get_scale(name),
+            (&Method::POST, None, None) => self.create(body, &mut warnings).await,
+            (&Method::PUT, Some(name), None) => self.update(name, Part::Main, body, &mut warnings).await,
+            (&Method::PUT, Some(name), Some("status")) => self.update(name, Part::Status, body, &mut warnings).await,
+            (&Method::PUT, Some(name), Some(_)) => self.put_scale(name, body).await,
+            (&Method::PATCH, Some(name), None) => self.patch(name, Part::Main, body, &mut warnings).await,
+            (&Method::PATCH, Some(name), Some("status")) => self.patch(name, Part::Status, body, &mut warnings).await,
+            (&Method::PATCH, Some(name), Some(_)) => self.patch_scale(name, body).await,
+            (&Method::DELETE, Some(name), None) => self.delete(name, body).await,
+            (&Method::DELETE, None, None) => self.delete_collection(body).await,
+            _ => Err(ApiError::MethodNotAllowed),
+        }?;
+        Ok(respond::warn(response, &warnings))
+    }
+
+    /// The namespace of a request about one object; empty for a cluster-scoped one.
+    fn namespace(&self) -> Result<&str, ApiError> {
+        match &self.path.namespace {
+            Some(namespace) => Ok(namespace),
+            None if self.served.names.namespaced => {
+                Err(ApiError::BadRequest("the namespace is missing in the path".into()))
+            }
+            None => Ok(""),
+        }
+    }
+
+    fn ask(&self) -> Result<Ask<'_>, ApiError> {
+        Ok(Ask { served: &self.served, namespace: self.namespace()?, params: &self.params })
+    }
+
+    fn get(&self, name: &str) -> Result<Response, ApiError> {
+        let key = self.served.key(self.namespace()?, name);
+        let object = self.api.store.get(&key).ok_or_else(|| ApiError::NotFound(self.served.about(name)))?;
+        Ok(respond::object(&self.served, &object, self.output, self.params.include_object, StatusCode::OK))
+    }
+
+    fn get_scale(&self, name: &str) -> Result<Response, ApiError> {
+        Ok(respond::value(&self.api.get_scale(&self.ask()?, name)?, self.output, StatusCode::OK))
+    }
+
+    async fn list_or_watch(self) -> Result<Response, ApiError> {
+        let selection = Selection::parse(&self.served, self.path.namespace.as_deref(), &self.params)?;
+        if self.params.watch {
+            return watch::start(&self.api, self.served, selection, &self.params, self.output);
+        }
+        if self.params.send_initial_events.is_some() {
+            return Err(ApiError::BadRequest("sendInitialEvents is forbidden for list".into()));
+        }
+        let list = self.api.list(&self.served, &selection, &self.params).await?;
+        Ok(respond::list(&self.served, &list, self.output, self.params.include_object))
+    }
+
+    async fn create(&self, body: Body, warnings: &mut Vec<String>) -> Result<Response, ApiError> {
+        let ask = self.ask()?;
+        let decoded = self.decode(body).await?;
+        let written = self.api.create(&ask, decoded, warnings).await?;
+        Ok(self.written(written, StatusCode::CREATED))
+    }
+
+    async fn update(&self, name: &str, part: Part, body: Body, warnings: &mut Vec<String>) -> Result<Response, ApiError> {
+        let ask = self.ask()?;
+        let decoded = self.decode(body).await?;
+        let written = self.api.update(&ask, name, part, decoded, warnings).await?;
+        Ok(self.written(written, StatusCode::OK))
+    }
+
+    async fn patch(&self, name: &str, part: Part, body: Body, warnings: &mut Vec<String>) -> Result<Response, ApiError> {
+        let ask = self.ask()?;
+        let patch = Patch::parse(&self.headers, &read(body).await?)?;
+        let written = self.api.patch(&ask, name, part, &patch, warnings).await?;
+        Ok(self.written(written, StatusCode::OK))
+    }
+
+    async fn put_scale(&self, name: &str, body: Body) -> Result<Response, ApiError> {
+        let ask = self.ask()?;
+        let scale = self.decode(body).await?.value;
+        if !scale.is_object() || scale["kind"].as_str().is_some_and(|kind| kind != "Scale") {
+            return Err(ApiError::BadRequest("the body must be an autoscaling/v1 Scale".into()));
+        }
+        let scale = self.api.set_scale(&ask, name, |_| Ok(scale.clone())).await?;
+        Ok(respond::value(&scale, self.output, StatusCode::OK))
+    }
+
+    async fn patch_scale(&self, name: &str, body: Body) -> Result<Response, ApiError> {
+        let ask = self.ask()?;
+        let patch = Patch::parse(&self.headers, &read(body).await?)?;
+        let scale = self.api.set_scale(&ask, name, |scale| patch.apply(scale)).await?;
+        Ok(respond::value(&scale, self.output, StatusCode::OK))
+    }
+
+    async fn delete(&self, name: &str, body: Body) -> Result<Response, ApiError> {
+        let key = self.served.key(self.namespace()?, name);
+        let options = self.delete_options(body).await?;
+        let deleted = self.api.delete(&self.served, &key, &options).await?;
+        Ok(match deleted {
+            Deleted::Waits(object) => {
+                respond::object(&self.served, &object, self.output, self.params.include_object, StatusCode::OK)
+            }
+            Deleted::Gone(object) | Deleted::Dry(object) => {
+                let mut details = json!({
+                    "name": name, "kind": self.served.names.plural, "uid": metadata::text(&object.value, "uid"),
+                });
+                if !self.served.names.group.is_empty() {
+                    details["group"] = self.served.names.group.as_str().into();
+                }
+                let status = json!({
+                    "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details,
+                });
+                respond::value(&status, Output::Json, StatusCode::OK)
+            }
+        })
+    }
+
+    async fn delete_collection(&self, body: Body) -> Result<Response, ApiError> {
+        let selection = Selection::parse(&self.served, self.path.namespace.as_deref(), &self.params)?;
+        let options = self.delete_options(body).await?;
+        let mut list = self.api.list(&self.served, &selection, &self.params).await?;
+        for object in &mut list.objects {
+            match self.api.delete(&self.served, &object.key, &options).await {
+                Ok(Deleted::Gone(last) | Deleted::Waits(last) | Deleted::Dry(last)) => *object = last,
+                // Someone else was faster.
+                Err(ApiError::NotFound(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(respond::list(&self.served, &list, self.output, self.params.include_object))
+    }
+
+    async fn delete_options(&self, body: Body) -> Result<DeleteOptions, ApiError> {
+        let body = read(body).await?;
+        if body.iter().all(u8::is_ascii_whitespace) {
+            return DeleteOptions::parse(&self.params, None);
+        }
+        let decoded = self.decode_bytes(&body)?;
+        DeleteOptions::parse(&self.params, Some(&decoded.value))
+    }
+
+    async fn decode(&self, body: Body) -> Result<decode::Decoded, ApiError> {
+        let format = request::body_format(&self.headers)?;
+        decode::decode(&read(body).await?, format).map_err(|error| ApiError::BadRequest(error.to_string()))
+    }
+
+    fn decode_bytes(&self, body: &[u8]) -> Result<decode::Decoded, ApiError> {
+        let format = request::body_format(&self.headers)?;
+        decode::decode(body, format).map_err(|error| ApiError::BadRequest(error.to_string()))
+    }
+
+    fn written(&self, written: Written, code: StatusCode) -> Response {
+        match written {
+            Written::Stored(object) => respond::object(&self.served, &object, self.output, self.params.include_object, code),
+            Written::Dry(mut value) => {
+                self.served.make_shown(&mut value);
+                respond::value(&value, self.output, code)
+            }
+        }
+    }
+}
+
+/// A whole body, up to the limit.
+async fn read(body: Body) -> Result<Bytes, ApiError> {
+    match Limited::new(body, BODY_BYTES_MAX).collect().await {
+        Ok(body) => Ok(body.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(ApiError::TooLarge { limit: BODY_BYTES_MAX }),
+        Err(error) => Err(ApiError::BadRequest(format!("the body cannot be read: {error}"))),
+    }
+}

@@ -1,0 +1,279 @@
+//! `x-kubernetes-validations`: rules in CEL.
+//!
+//! Programs are compiled when the definition is read. Only nodes that have a rule are turned into CEL values. The
+//! libraries are those of crate `kube-cel`; there is no type checker, so a rule that names an unknown field is found
+//! when it is evaluated, not when it is installed. There is no cost budget: definitions are installed by the machine's
+//! owner.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use kube_cel::KubeCelExt as _;
+use kube_cel::cel::objects::{Key, Map as CelMap, OptionalValue};
+use kube_cel::cel::{Context, Program, Value as Cel};
+use serde_json::Value;
+
+use super::{Additional, FieldPath, Format, ListType, Schema, Type, keyed, list_key};
+use crate::status::{FieldError, FieldErrorKind};
+
+/// One rule.
+#[derive(Debug)]
+pub(crate) struct Rule {
+    program: Program,
+    message: String,
+    message_program: Option<Program>,
+    reason: FieldErrorKind,
+    field_path: Option<String>,
+    uses_old_self: bool,
+    optional_old_self: bool,
+}
+
+impl Rule {
+    /// Reads and compiles a rule that stands at `path` in its definition.
+    pub(crate) fn parse(rule: &Value, path: &str) -> Result<Self, FieldError> {
+        let text = |name: &str| rule[name].as_str();
+        let source = text("rule").unwrap_or_default().trim();
+        if source.is_empty() {
+            return Err(FieldError::required(format!("{path}.rule"), "rule is not specified"));
+        }
+        let compile = |name: &str, source: &str| {
+            Program::compile(source).map_err(|error| {
+                let why = format!("compilation failed: {error}");
+                FieldError::invalid(format!("{path}.{name}"), source, why)
+            })
+        };
+        let program = compile("rule", source)?;
+        let uses_old_self = program.references().has_variable("oldSelf");
+        let reason = match text("reason") {
+            None | Some("FieldValueInvalid") => FieldErrorKind::Invalid,
+            Some("FieldValueForbidden") => FieldErrorKind::Forbidden,
+            Some("FieldValueRequired") => FieldErrorKind::Required,
+            Some("FieldValueDuplicate") => FieldErrorKind::Duplicate,
+            Some(other) => {
+                let supported =
+                    ["FieldValueDuplicate", "FieldValueForbidden", "FieldValueInvalid", "FieldValueRequired"];
+                return Err(FieldError::not_supported(format!("{path}.reason"), other, supported));
+            }
+        };
+        let message_program = text("messageExpression").map(|source| compile("messageExpression", source)).transpose()?;
+        Ok(Self {
+            program,
+            message: text("message").map_or_else(|| format!("failed rule: {source}"), str::to_owned),
+            message_program,
+            reason,
+            field_path: text("fieldPath").map(|path| path.trim_start_matches('.').to_owned()),
+            uses_old_self,
+            optional_old_self: rule["optionalOldSelf"].as_bool().unwrap_or(false),
+        })
+    }
+}
+
+/// Evaluates every rule of `schema` on `value`. `old` is the stored object on an update; a rule about a transition
+/// is evaluated only where the old value is known, and any other is not evaluated on a part that did not change.
+pub(crate) fn evaluate(schema: &Schema, value: &Value, old: Option<&Value>) -> Vec<FieldError> {
+    if !schema.has_rules {
+        return Vec::new();
+    }
+    BASE.with(|base| {
+        let mut walk = Walk { base, path: FieldPath::default(), errors: Vec::new() };
+        walk.node(schema, value, old);
+        walk.errors
+    })
+}
+
+thread_local! {
+    // Registering the libraries costs more than evaluating a rule.
+    static BASE: Context<'static> = Context::default().with_all();
+}
+
+struct Walk<'a> {
+    base: &'a Context<'static>,
+    path: FieldPath,
+    errors: Vec<FieldError>,
+}
+
+impl Walk<'_> {
+    fn node(&mut self, schema: &Schema, value: &Value, old: Option<&Value>) {
+        if !schema.has_rules {
+            return;
+        }
+        // A null has no rules: whether it may be null is the schema's matter.
+        if !schema.rules.is_empty() && !value.is_null() {
+            self.rules(schema, value, old.filter(|old| !old.is_null()));
+        }
+        match value {
+            Value::Object(fields) => {
+                for (name, field) in fields {
+                    let Some(schema) = schema.child(name).filter(|schema| schema.has_rules) else { continue };
+                    let old = old.and_then(|old| old.get(name));
+                    let len = self.path.push_field(name);
+                    self.node(schema, field, old);
+                    self.path.cut(len);
+                }
+            }
+            Value::Array(items) => {
+                let Some(item_schema) = schema.items.as_deref().filter(|schema| schema.has_rules) else { return };
+                let old = match &schema.list_type {
+                    ListType::Map(keys) => old.and_then(Value::as_array).map(|old| (keys, keyed(old, keys))),
+                    ListType::Atomic | ListType::Set => None,
+                };
+                for (index, item) in items.iter().enumerate() {
+                    let old = old
+                        .as_ref()
+                        .and_then(|(keys, old)| old.get(&list_key(item, keys)?).copied());
+                    let len = self.path.push_index(index);
+                    self.node(item_schema, item, old);
+                    self.path.cut(len);
+                }
+            }
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+        }
+    }
+
+    fn rules(&mut self, schema: &Schema, value: &Value, old: Option<&Value>) {
+        let unchanged = old == Some(value);
+        let mut scope: Option<Context<'_>> = None;
+        for rule in &schema.rules {
+            let skipped = match (rule.uses_old_self, old) {
+                (true, None) => !rule.optional_old_self,
+                (true, Some(_)) => false,
+                (false, _) => unchanged,
+            };
+            if skipped {
+                continue;
+            }
+            let is_root = self.path.is_empty();
+            let scope = scope.get_or_insert_with(|| {
+                let mut scope = self.base.new_inner_scope();
+                scope.add_variable_from_value("self", to_cel(schema, value, is_root));
+                scope
+            });
+            let mut scope = scope.new_inner_scope();
+            if rule.uses_old_self {
+                let old = old.map(|old| to_cel(schema, old, is_root));
+                let old = match (old, rule.optional_old_self) {
+                    (Some(old), true) => Cel::Opaque(Arc::new(OptionalValue::of(old))),
+                    (None, _) => Cel::Opaque(Arc::new(OptionalValue::none())),
+                    (Some(old), false) => old,
+                };
+                scope.add_variable_from_value("oldSelf", old);
+            }
+            self.rule(schema, rule, &scope);
+        }
+    }
+
+    fn rule(&mut self, schema: &Schema, rule: &Rule, scope: &Context<'_>) {
+        let shown = schema.ty.map_or("", Type::name);
+        match rule.program.execute(scope) {
+            Ok(Cel::Bool(true)) => {}
+            Ok(Cel::Bool(false)) => {
+                let message = match rule.message_program.as_ref().map(|program| program.execute(scope)) {
+                    Some(Ok(Cel::String(message))) if !message.trim().is_empty() => message.trim().to_owned(),
+                    _ => rule.message.clone(),
+                };
+                let field = match &rule.field_path {
+                    Some(path) => self.path.join(path),
+                    None => self.path.as_str().to_owned(),
+                };
+                let value = match rule.reason {
+                    FieldErrorKind::Required | FieldErrorKind::Forbidden => None,
+                    _ => Some(shown.into()),
+                };
+                self.errors.push(FieldError { kind: rule.reason, field, value, detail: message });
+            }
+            Ok(other) => {
+                let why = format!("rule gave {}, want a boolean: {}", other.type_of(), rule.message);
+                self.errors.push(FieldError::invalid(self.path.as_str(), shown, why));
+            }
+            Err(error) => {
+                let why = format!("{error} evaluating rule: {}", rule.message);
+                self.errors.push(FieldError::invalid(self.path.as_str(), shown, why));
+            }
+        }
+    }
+}
+
+/// A JSON value as CEL sees it under a schema.
+fn to_cel(schema: &Schema, value: &Value, is_root: bool) -> Cel {
+    match value {
+        Value::Null => Cel::Null,
+        Value::Bool(value) => Cel::Bool(*value),
+        Value::Number(number) => match (schema.ty, number.as_i64()) {
+            (Some(Type::Number), _) | (_, None) => number.as_f64().map_or(Cel::Null, Cel::Float),
+            (_, Some(integer)) => Cel::Int(integer),
+        },
+        Value::String(text) => string_to_cel(schema, text),
+        Value::Array(items) => {
+            let anything = Schema::default();
+            let schema = schema.items.as_deref().unwrap_or(&anything);
+            Cel::List(Arc::new(items.iter().map(|item| to_cel(schema, item, false)).collect()))
+        }
+        Value::Object(fields) => {
+            let mut map = HashMap::with_capacity(fields.len());
+            let is_object = is_root || schema.embedded;
+            for (name, field) in fields {
+                if let Some(schema) = schema.properties.get(name).filter(|_| !(is_object && name == "metadata")) {
+                    map.insert(string_key(&escape(name)), to_cel(schema, field, false));
+                } else if let Additional::Each(schema) = &schema.additional {
+                    map.insert(string_key(name), to_cel(schema, field, false));
+                } else if is_object && name == "metadata" {
+                    map.insert(string_key("metadata"), names_only(field));
+                } else if (is_object && matches!(name.as_str(), "apiVersion" | "kind")) || schema.ty.is_none() {
+                    map.insert(string_key(&escape(name)), to_cel(&Schema::default(), field, false));
+                }
+            }
+            Cel::Map(CelMap { map: Arc::new(map) })
+        }
+    }
+}
+
+/// Rules see no more of an object's metadata than its name.
+fn names_only(metadata: &Value) -> Cel {
+    let names = ["name", "generateName"]
+        .into_iter()
+        .filter_map(|name| Some((string_key(name), Cel::String(Arc::new(metadata.get(name)?.as_str()?.to_owned())))))
+        .collect();
+    Cel::Map(CelMap { map: Arc::new(names) })
+}
+
+fn string_to_cel(schema: &Schema, text: &str) -> Cel {
+    use base64::Engine as _;
+    let parsed = match schema.checks.format {
+        Some(Format::DateTime) => chrono::DateTime::parse_from_rfc3339(text).ok().map(Cel::Timestamp),
+        Some(Format::Date) => chrono::DateTime::parse_from_rfc3339(&format!("{text}T00:00:00Z")).ok().map(Cel::Timestamp),
+        Some(Format::Duration) => duration(text),
+        Some(Format::Byte) => {
+            base64::engine::general_purpose::STANDARD.decode(text).ok().map(|bytes| Cel::Bytes(Arc::new(bytes)))
+        }
+        _ => None,
+    };
+    parsed.unwrap_or_else(|| Cel::String(Arc::new(text.to_owned())))
+}
+
+/// The `duration()` of CEL, so that a field reads the same as a literal in a rule.
+fn duration(text: &str) -> Option<Cel> {
+    let program = Program::compile("duration(self)").ok()?;
+    BASE.with(|base| {
+        let mut scope = base.new_inner_scope();
+        scope.add_variable_from_value("self", Cel::String(Arc::new(text.to_owned())));
+        program.execute(&scope).ok()
+    })
+}
+
+fn string_key(name: &str) -> Key {
+    Key::String(Arc::new(name.to_owned()))
+}
+
+const RESERVED: [&str; 21] = [
+    "true", "false", "null", "in", "as", "break", "const", "continue", "else", "for", "function", "if", "import", "let",
+    "loop", "package", "namespace", "return", "var", "void", "while",
+];
+
+/// A field's name as a rule must write it.
+/// Source: Kubernetes documentation, "CustomResourceDefinitions", table of escapes.
+fn escape(name: &str) -> String {
+    if RESERVED.contains(&name) {
+        return format!("__{name}__");
+    }
+    name.replace("__", "__underscores__").replace('.', "__dot__").replace('-', "__dash__").replace('/', "__slash__")
+}

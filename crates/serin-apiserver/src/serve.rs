@@ -1,0 +1,138 @@
+//! The API on the network: TLS, a token, limits.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse as _, Response};
+use http::header::AUTHORIZATION;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::service::TowerToHyperService;
+use rustls::ServerConfig;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+
+use crate::access::{Access, Token};
+use crate::status::ApiError;
+
+/// Connections at most; more wait in the kernel's queue. kubectl opens one, a controller a few.
+const CONNECTIONS_MAX: usize = 1_024;
+/// A caller that does not finish its handshake or its request head within this is dropped.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Requests that run when the server is told to stop have this long to finish.
+const GRACE: Duration = Duration::from_secs(5);
+/// Wait after a failure to accept: the process may be out of file descriptors for a while.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Why the API cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The certificate and its key do not fit.
+    #[error("cannot set up TLS")]
+    Tls(#[from] rustls::Error),
+}
+
+/// Serves `router` over TLS (HTTP/1.1 and HTTP/2) until `shutdown` completes, to callers that send the token.
+/// `/healthz`, `/livez`, `/readyz` and `/version` are answered without one.
+///
+/// # Errors
+/// [`ServeError`], before the first connection is accepted.
+pub async fn serve_tls(
+    listener: TcpListener,
+    router: Router,
+    access: &Access,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), ServeError> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_single_cert(vec![access.certificate.clone()], access.key.clone_key())?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let router = router.layer(middleware::from_fn_with_state(Arc::new(access.token.clone()), require_token));
+
+    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let (stop, stopping) = tokio::sync::watch::channel(false);
+    let mut connections = JoinSet::new();
+    let mut shutdown = std::pin::pin!(shutdown);
+    loop {
+        let accepted = async {
+            // The semaphore is never closed.
+            let place = places.clone().acquire_owned().await.ok()?;
+            match listener.accept().await {
+                Ok((stream, _)) => Some((place, stream)),
+                Err(error) => {
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    None
+                }
+            }
+        };
+        tokio::select! {
+            () = &mut shutdown => break,
+            accepted = accepted => if let Some((place, stream)) = accepted {
+                let serve = serve_connection(stream, acceptor.clone(), router.clone(), stopping.clone());
+                connections.spawn(async move {
+                    serve.await;
+                    drop(place);
+                });
+            },
+            Some(_) = connections.join_next() => {}
+        }
+    }
+    drop(listener);
+    stop.send_replace(true);
+    let all = async { while connections.join_next().await.is_some() {} };
+    if tokio::time::timeout(GRACE, all).await.is_err() {
+        connections.abort_all();
+    }
+    Ok(())
+}
+
+async fn serve_connection(
+    stream: TcpStream,
+    acceptor: TlsAcceptor,
+    router: Router,
+    mut stopping: tokio::sync::watch::Receiver<bool>,
+) {
+    // Answers are written whole; waiting to fill a packet only delays watches.
+    let _ = stream.set_nodelay(true);
+    let stream = match tokio::time::timeout(PATIENCE, acceptor.accept(stream)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => return tracing::debug!(%error, "a TLS handshake failed"),
+        Err(_) => return tracing::debug!("a TLS handshake took too long"),
+    };
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(PATIENCE);
+    builder.http2().timer(TokioTimer::new());
+    let connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    let mut connection = std::pin::pin!(connection);
+    let result = tokio::select! {
+        result = connection.as_mut() => result,
+        () = async { drop(stopping.wait_for(|stopping| *stopping).await) } => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = result {
+        tracing::debug!(error, "a connection ended with an error");
+    }
+}
+
+async fn require_token(State(token): State<Arc<Token>>, request: Request, next: Next) -> Response {
+    let is_public = matches!(request.uri().path(), "/healthz" | "/livez" | "/readyz" | "/version");
+    let sent = request.headers().get(AUTHORIZATION).map(|value| value.as_bytes());
+    let bearer = sent.and_then(|value| value.split_at_checked(7)).filter(|(scheme, _)| scheme.eq_ignore_ascii_case(b"bearer "));
+    if is_public || bearer.is_some_and(|(_, sent)| token.matches(sent.trim_ascii())) {
+        next.run(request).await
+    } else {
+        ApiError::Unauthorized.into_response()
+    }
+}

@@ -1,0 +1,308 @@
+//! Watches: a stream of events from a version on.
+//!
+//! A watch reads the store by revision at its own pace: from memory, from the history on disk when it fell behind,
+//! and ends with `410 Gone` when the history has been trimmed under it. Nothing waits for a watch.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::response::Response;
+use bytes::Bytes;
+use futures::stream;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::api::Api;
+use crate::metadata::random_bytes;
+use crate::read::Selection;
+use crate::request::{IncludeObject, Output, Params, VersionMatch};
+use crate::resource::Served;
+use crate::status::ApiError;
+use crate::store::{Event, EventKind, Object, Previous, Store, TooOld};
+use crate::table;
+
+/// Bytes gathered into one chunk of the stream, roughly.
+const CHUNK_BYTES: usize = 64 << 10;
+/// A watch that sets no limit of its own ends after this and up to twice this, so that clients do not all come back
+/// at once. The value is kube-apiserver's.
+const TIMEOUT_DEFAULT: Duration = Duration::from_secs(1800);
+/// A watch ends after this at the latest.
+const TIMEOUT_MAX: Duration = Duration::from_secs(24 * 3600);
+
+/// Starts a watch.
+///
+/// # Errors
+/// [`ApiError`]: options that exclude each other, a version that is too old or not reached yet.
+pub(crate) fn start(
+    api: &Arc<Api>,
+    served: Arc<Served>,
+    selection: Selection,
+    params: &Params,
+    output: Output,
+) -> Result<Response, ApiError> {
+    check(params)?;
+    let store = api.store.clone();
+    let changed = store.subscribe(&served.collection);
+    let wants_state = match (params.send_initial_events, params.resource_version) {
+        (Some(wants), _) => wants,
+        (None, version) => version.unwrap_or(0) == 0,
+    };
+    if let Some(version) = params.resource_version {
+        api.check_not_future(version)?;
+    }
+    let (initial, cursor) = if wants_state {
+        let page = store.list(&served.collection, &selection.prefix, None, 0);
+        (page.objects.into_iter().filter(|object| selection.takes(object)).collect(), page.revision)
+    } else {
+        let cursor = match params.resource_version {
+            Some(0) | None => store.revision(),
+            Some(version) => version,
+        };
+        let oldest = store.oldest();
+        if cursor < oldest {
+            return Err(ApiError::Expired(TooOld { wanted: cursor, oldest }.to_string()));
+        }
+        (VecDeque::new(), cursor)
+    };
+    let timeout = params.timeout_seconds.filter(|seconds| *seconds > 0).map_or_else(default_timeout, Duration::from_secs);
+    let watch = Watch {
+        store,
+        changed,
+        stopped: api.stopped(),
+        initial,
+        ends_initial: params.send_initial_events == Some(true),
+        cursor,
+        deadline: Instant::now() + timeout.min(TIMEOUT_MAX),
+        bookmark_every: params.allow_bookmarks.then_some(api.options.bookmark_every),
+        next_bookmark: Instant::now() + api.options.bookmark_every,
+        is_over: false,
+        shape: Shape {
+            served,
+            selection,
+            output: if output == Output::Yaml { Output::Json } else { output },
+            include: params.include_object,
+            sent_columns: false,
+        },
+    };
+    let events = stream::unfold(watch, |mut watch| async move {
+        let chunk = watch.next().await?;
+        Some((Ok::<_, std::convert::Infallible>(chunk), watch))
+    });
+    let mut response = Response::new(Body::from_stream(events));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+    Ok(response)
+}
+
+fn check(params: &Params) -> Result<(), ApiError> {
+    let bad = |why: &str| Err(ApiError::BadRequest(why.to_owned()));
+    match (params.send_initial_events, params.version_match) {
+        (Some(_), None | Some(VersionMatch::Exact)) => {
+            bad("sendInitialEvents requires setting resourceVersionMatch to NotOlderThan")
+        }
+        (Some(true), _) if !params.allow_bookmarks => {
+            bad("sendInitialEvents requires allowWatchBookmarks")
+        }
+        (None, Some(_)) => bad("resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided"),
+        _ if !params.continue_token.is_empty() => bad("continue is forbidden for watch"),
+        _ => Ok(()),
+    }
+}
+
+fn default_timeout() -> Duration {
+    let share = f64::from(u16::from_be_bytes(random_bytes())) / f64::from(u16::MAX);
+    TIMEOUT_DEFAULT.mul_f64(1.0 + share)
+}
+
+struct Watch {
+    store: Store,
+    changed: watch::Receiver<u64>,
+    stopped: watch::Receiver<bool>,
+    /// Objects of the first state that are still to be sent.
+    initial: VecDeque<Arc<Object>>,
+    /// Whether the end of the first state is still to be marked.
+    ends_initial: bool,
+    /// Everything up to this revision has been sent, or is in `initial`.
+    cursor: u64,
+    deadline: Instant,
+    bookmark_every: Option<Duration>,
+    next_bookmark: Instant,
+    is_over: bool,
+    shape: Shape,
+}
+
+impl Watch {
+    /// The next chunk; `None` at the end.
+    async fn next(&mut self) -> Option<Bytes> {
+        if self.is_over {
+            return None;
+        }
+        if let Some(chunk) = self.next_initial() {
+            return Some(chunk);
+        }
+        loop {
+            self.changed.borrow_and_update();
+            match self.read().await {
+                Err(too_old) => {
+                    self.is_over = true;
+                    return Some(line("ERROR", &ApiError::Expired(too_old.to_string()).to_status()));
+                }
+                Ok(chunk) if !chunk.is_empty() => return Some(chunk),
+                Ok(_) => {}
+            }
+            let is_bookmark = self.bookmark_every.is_some() && self.next_bookmark < self.deadline;
+            let wake = if is_bookmark { self.next_bookmark } else { self.deadline };
+            let is_over = tokio::select! {
+                changed = self.changed.changed() => match changed {
+                    Ok(()) => continue,
+                    Err(_) => true,
+                },
+                _ = self.stopped.wait_for(|stopped| *stopped) => true,
+                () = tokio::time::sleep_until(wake) => !is_bookmark,
+            };
+            // A last bookmark lets the client go on from here.
+            self.is_over = is_over;
+            return self.bookmark();
+        }
+    }
+
+    fn next_initial(&mut self) -> Option<Bytes> {
+        let mut chunk = Vec::new();
+        while chunk.len() < CHUNK_BYTES
+            && let Some(object) = self.initial.pop_front()
+        {
+            self.shape.push("ADDED", &object, &mut chunk);
+        }
+        if self.initial.is_empty() && std::mem::take(&mut self.ends_initial) {
+            let mut metadata = json!({"resourceVersion": self.cursor.to_string()});
+            metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
+            chunk.extend_from_slice(&line("BOOKMARK", &self.shape.bookmark(metadata)));
+        }
+        (!chunk.is_empty()).then(|| chunk.into())
+    }
+
+    /// Events since the cursor, as far as one chunk goes.
+    async fn read(&mut self) -> Result<Bytes, TooOld> {
+        loop {
+            let collection = self.shape.served.collection.clone();
+            let tail = match self.store.recent_tail(&collection, self.cursor)? {
+                Some(tail) => tail,
+                None => {
+                    let (store, cursor) = (self.store.clone(), self.cursor);
+                    let read = move || store.tail(&collection, cursor, store.revision());
+                    // A task of this kind fails only if it panics, and reading does not.
+                    let lost = TooOld { wanted: cursor, oldest: self.store.oldest() };
+                    tokio::task::spawn_blocking(read).await.unwrap_or(Err(lost))?
+                }
+            };
+            let mut chunk = Vec::new();
+            for event in &tail.events {
+                self.shape.push_event(event, &mut chunk);
+            }
+            let reached = tail.upto.max(self.cursor);
+            let is_at_end = reached >= self.store.revision();
+            self.cursor = reached;
+            if !chunk.is_empty() || is_at_end {
+                return Ok(chunk.into());
+            }
+        }
+    }
+
+    fn bookmark(&mut self) -> Option<Bytes> {
+        let every = self.bookmark_every?;
+        self.next_bookmark = Instant::now() + every;
+        Some(line("BOOKMARK", &self.shape.bookmark(json!({"resourceVersion": self.cursor.to_string()}))))
+    }
+}
+
+/// How objects are written, and which.
+struct Shape {
+    served: Arc<Served>,
+    selection: Selection,
+    output: Output,
+    include: IncludeObject,
+    sent_columns: bool,
+}
+
+impl Shape {
+    fn push_event(&mut self, event: &Event, chunk: &mut Vec<u8>) {
+        let object = &event.object;
+        if !object.key.path.starts_with(&self.selection.prefix) {
+            return;
+        }
+        if self.selection.is_all() {
+            let ty = match event.kind {
+                EventKind::Added => "ADDED",
+                EventKind::Modified => "MODIFIED",
+                EventKind::Deleted => "DELETED",
+            };
+            return self.push(ty, object, chunk);
+        }
+        let is = event.kind != EventKind::Deleted && self.selection.takes(object);
+        let was = match &event.previous {
+            Previous::None => false,
+            Previous::Known(previous) => self.selection.takes(previous),
+            // Clients take a change of an object that they do not know as an addition, and ignore its removal.
+            Previous::Forgotten => true,
+        };
+        match (was, is) {
+            (false, true) => self.push("ADDED", object, chunk),
+            (true, true) => self.push("MODIFIED", object, chunk),
+            (false, false) => {}
+            (true, false) if event.kind == EventKind::Deleted => self.push("DELETED", object, chunk),
+            // The object left the selection: to this client it is gone, at this revision.
+            (true, false) => {
+                let mut value = match &event.previous {
+                    Previous::Known(previous) => previous.value.clone(),
+                    Previous::None | Previous::Forgotten => object.value.clone(),
+                };
+                value["metadata"]["resourceVersion"] = object.revision.to_string().into();
+                let json = Bytes::from(value.to_string());
+                self.push("DELETED", &Object { key: object.key.clone(), revision: object.revision, value, json }, chunk);
+            }
+        }
+    }
+
+    fn push(&mut self, ty: &str, object: &Object, chunk: &mut Vec<u8>) {
+        let json = match self.output {
+            Output::Json | Output::Yaml => self.served.show_json(object),
+            Output::PartialMetadata => table::partial(&object.value).to_string().into(),
+            Output::Table => {
+                let metadata = json!({"resourceVersion": object.revision.to_string()});
+                let with_columns = !std::mem::replace(&mut self.sent_columns, true);
+                table::table(&self.served, [object], metadata, self.include, with_columns).to_string().into()
+            }
+        };
+        push_line(ty, &json, chunk);
+    }
+
+    fn bookmark(&self, metadata: Value) -> Value {
+        let (api_version, kind) = match self.output {
+            Output::Json | Output::Yaml => (self.served.api_version.as_str(), self.served.names.kind.as_str()),
+            Output::PartialMetadata => ("meta.k8s.io/v1", "PartialObjectMetadata"),
+            Output::Table => return table::table(&self.served, [], metadata, self.include, false),
+        };
+        let mut bookmark = json!({"kind": kind, "apiVersion": api_version, "metadata": metadata});
+        bookmark["metadata"]["creationTimestamp"] = Value::Null;
+        bookmark
+    }
+}
+
+fn line(ty: &str, object: &Value) -> Bytes {
+    let mut chunk = Vec::new();
+    push_line(ty, object.to_string().as_bytes(), &mut chunk);
+    chunk.into()
+}
+
+fn push_line(ty: &str, json: &[u8], chunk: &mut Vec<u8>) {
+    chunk.extend_from_slice(b"{\"type\":\"");
+    chunk.extend_from_slice(ty.as_bytes());
+    chunk.extend_from_slice(b"\",\"object\":");
+    chunk.extend_from_slice(json);
+    chunk.extend_from_slice(b"}\n");
+}

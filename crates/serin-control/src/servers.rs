@@ -1,0 +1,149 @@
+//! Processes: what should run on the node, and the model servers' status from what does.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Secret;
+use kube::api::{Api, PostParams};
+use kube::{Client, ResourceExt as _};
+use serin_api::conditions::{self, ConditionStatus};
+use serin_api::units::Span;
+use serin_api::wire::processes::SlotSpec;
+use serin_api::{ModelServer, ModelServerStatus};
+
+use crate::hub::{Hub, lock, now};
+use crate::index::key;
+use crate::process::{self, replicas};
+
+/// Even without a sign of change: secrets are not watched, and a gateway that died no longer holds a replica back.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// Drain time of a slot whose endpoint is gone.
+const DRAIN_DEFAULT: Span = Span::from_secs(30);
+
+/// Publishes the set of processes and writes the model servers' status, for ever.
+pub async fn run(hub: Arc<Hub>, client: Client) {
+    let mut published: BTreeMap<String, SlotSpec> = BTreeMap::new();
+    let mut leaving: HashMap<String, u64> = HashMap::new();
+    loop {
+        let _ = tokio::time::timeout(LOOK_AGAIN, hub.processes_changed.notified()).await;
+        let mut slots = wanted(&hub, &client, &published).await;
+        hold_back(&hub, &published, &mut slots, &mut leaving);
+        hub.processes.publish(slots.clone());
+        published = slots;
+        write_status(&hub, &client).await;
+    }
+}
+
+/// Slots of all model servers. One that cannot be described now keeps the slots it has.
+async fn wanted(hub: &Hub, client: &Client, published: &BTreeMap<String, SlotSpec>) -> BTreeMap<String, SlotSpec> {
+    let mut slots = BTreeMap::new();
+    for server in hub.servers.list(|s| s.metadata.deletion_timestamp.is_none()) {
+        let namespace = server.namespace().unwrap_or_default();
+        let endpoint = hub.endpoints.get(&key(&namespace, &server.spec.endpoint));
+        let drain = endpoint.map_or(DRAIN_DEFAULT, |e| e.spec.traffic.drain);
+        let described = match hub.revisions.get(&key(&namespace, &server.spec.revision)) {
+            Some(revision) => {
+                let secrets = secrets(client, &namespace, &revision.spec.model.env).await;
+                let look_up = |name: &str, key: &str| secrets.get(&(name.to_owned(), key.to_owned())).cloned();
+                process::slots(&server, &revision, drain.ms(), look_up).map_err(|e| e.to_string())
+            }
+            None => Err(format!("revision {} does not exist", server.spec.revision)),
+        };
+        match described {
+            Ok(described) => slots.extend(described),
+            Err(problem) => {
+                tracing::warn!(server = %server.name_any(), %problem, "model server cannot be run");
+                for replica in 0..server.spec.replicas {
+                    let slot = process::slot_name(&namespace, &server.name_any(), replica);
+                    if let Some(spec) = published.get(&slot) {
+                        slots.insert(slot, spec.clone());
+                    }
+                }
+            }
+        }
+    }
+    slots
+}
+
+/// Values of the secrets that an environment refers to. What cannot be read is left out.
+async fn secrets(
+    client: &Client,
+    namespace: &str,
+    env: &[serin_api::resources::model::EnvVar],
+) -> HashMap<(String, String), String> {
+    let api: Api<Secret> = Api::namespaced(client.clone(), namespace);
+    let mut values = HashMap::new();
+    for reference in env.iter().filter_map(|v| v.secret_key_ref.as_ref()) {
+        let Ok(Some(secret)) = api.get_opt(&reference.name).await else { continue };
+        let value =
+            secret.data.as_ref().and_then(|d| d.get(&reference.key)).and_then(|v| String::from_utf8(v.0.clone()).ok());
+        if let Some(value) = value {
+            values.insert((reference.name.clone(), reference.key.clone()), value);
+        }
+    }
+    values
+}
+
+/// Keeps a slot that nobody wants any more until no gateway can send it a request: it has left the table, and every gateway that
+/// is alive has that table in force.
+fn hold_back(
+    hub: &Hub,
+    published: &BTreeMap<String, SlotSpec>,
+    slots: &mut BTreeMap<String, SlotSpec>,
+    leaving: &mut HashMap<String, u64>,
+) {
+    leaving.retain(|slot, _| !slots.contains_key(slot));
+    let applied = lock(&hub.observations).gateways(now()).applied_generation;
+    for (slot, spec) in published {
+        if slots.contains_key(slot) {
+            continue;
+        }
+        if hub.routes.uses_replica(slot) {
+            leaving.remove(slot);
+            slots.insert(slot.clone(), spec.clone());
+            continue;
+        }
+        let since = *leaving.entry(slot.clone()).or_insert_with(|| hub.routes.generation());
+        if applied.is_some_and(|applied| applied < since) {
+            slots.insert(slot.clone(), spec.clone());
+        }
+    }
+}
+
+async fn write_status(hub: &Hub, client: &Client) {
+    let Some(node) = lock(&hub.node).clone() else { return };
+    for server in hub.servers.list(|s| s.metadata.deletion_timestamp.is_none()) {
+        let found = replicas(&server, &node);
+        let mut status = server.status.clone().unwrap_or_default();
+        status.replicas = found.slots.len() as i32;
+        status.ready_replicas = found.ready;
+        status.slots = found.slots;
+        let (ready, reason) = if found.ready >= server.spec.replicas {
+            (ConditionStatus::True, "AllReplicas")
+        } else {
+            (ConditionStatus::False, "TooFewReplicas")
+        };
+        let message = match &found.problem {
+            Some(problem) => format!("{} of {} replicas are ready: {problem}", found.ready, server.spec.replicas),
+            None => format!("{} of {} replicas are ready", found.ready, server.spec.replicas),
+        };
+        conditions::set(&mut status.conditions, "Ready", ready, reason, &message, server.metadata.generation, now());
+        if server.status.as_ref() != Some(&status) {
+            put(hub, client, &server, status).await;
+        }
+    }
+}
+
+async fn put(hub: &Hub, client: &Client, server: &ModelServer, status: ModelServerStatus) {
+    let api: Api<ModelServer> = Api::namespaced(client.clone(), &server.namespace().unwrap_or_default());
+    let fresh = ModelServer { status: Some(status), ..server.clone() };
+    match api.replace_status(&server.name_any(), &PostParams::default(), &fresh).await {
+        Ok(fresh) => {
+            hub.servers.apply(fresh);
+        }
+        // Gone, or changed meanwhile: the watch brings it, and this runs again.
+        Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => {}
+        Err(error) => tracing::warn!(server = %server.name_any(), %error, "status cannot be written"),
+    }
+}

@@ -1,0 +1,204 @@
+//! Applying what control says to the table that workers route by.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use serde::Serialize;
+use serin_api::units::Weight;
+use serin_api::wire::routes::{EndpointRoute, RouteMessage, RouteTable, strata};
+use tokio::time::Instant;
+
+use crate::counters::ArmCounters;
+use crate::shared::Shared;
+use crate::table::{Compiler, Endpoint, Table};
+
+/// Switches that are remembered.
+const SWITCHES_MAX: usize = 1000;
+/// How long after a swap the last request to the old version is looked for at the earliest.
+const SWITCH_SETTLES: Duration = Duration::from_millis(200);
+
+/// The table in force, in its three forms: as it came, compiled by endpoint, and published.
+#[derive(Debug)]
+pub struct Publisher {
+    shared: Arc<Shared>,
+    compiler: Compiler,
+    wire: RouteTable,
+    endpoints: BTreeMap<String, Arc<Endpoint>>,
+    settling: Vec<Settling>,
+    switches: VecDeque<Switch>,
+}
+
+/// What became of the requests to a version whose share of the traffic fell to nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Switch {
+    /// `namespace/name` of the endpoint.
+    pub endpoint: String,
+    /// The version's revision.
+    pub revision: String,
+    /// Generation of the table that took its traffic away.
+    pub generation: u64,
+    /// From the swap to the last request that was sent to it, in nanoseconds; 0 if that was before.
+    pub last_dispatched_ns: u64,
+    /// From the swap to the last answer that was complete, in nanoseconds; 0 if that was before.
+    pub last_completed_ns: u64,
+}
+
+#[derive(Debug)]
+struct Settling {
+    endpoint: String,
+    revision: String,
+    generation: u64,
+    swapped_at: Instant,
+    counters: Vec<Arc<ArmCounters>>,
+}
+
+impl Publisher {
+    /// With an empty table, which is not published yet.
+    #[must_use]
+    pub fn new(shared: Arc<Shared>) -> Publisher {
+        let compiler = Compiler::new(shared.connections.len(), shared.counters.clone(), shared.replicas.clone());
+        Publisher {
+            shared,
+            compiler,
+            wire: RouteTable::default(),
+            endpoints: BTreeMap::new(),
+            settling: Vec::new(),
+            switches: VecDeque::new(),
+        }
+    }
+
+    /// The table in force, as it came. Routes that were wrong are not in it.
+    #[must_use]
+    pub fn wire(&self) -> &RouteTable {
+        &self.wire
+    }
+
+    /// The last switches, oldest first.
+    #[must_use]
+    pub fn switches(&self) -> &VecDeque<Switch> {
+        &self.switches
+    }
+
+    /// Applies messages and then publishes once. When it returns, every request that is sent from then on goes by the new
+    /// table, on every worker. Returns its generation, or `None` if nothing changed.
+    pub fn apply(&mut self, messages: impl IntoIterator<Item = RouteMessage>) -> Option<u64> {
+        let mut changed = false;
+        for message in messages {
+            changed |= self.take(message);
+        }
+        changed.then(|| self.publish())
+    }
+
+    fn take(&mut self, message: RouteMessage) -> bool {
+        match message {
+            RouteMessage::Alive => return false,
+            RouteMessage::Keys(keys) => self.wire.receipt_keys = keys,
+            RouteMessage::Snapshot(table) => {
+                self.endpoints.retain(|key, _| table.endpoints.contains_key(key));
+                self.wire.endpoints.retain(|key, _| table.endpoints.contains_key(key));
+                self.wire.receipt_keys = table.receipt_keys;
+                self.wire.generation = table.generation;
+                for (key, route) in table.endpoints {
+                    self.upsert(key, route);
+                }
+            }
+            RouteMessage::Upsert { generation, key, route } => {
+                self.wire.generation = generation;
+                self.upsert(key, *route);
+            }
+            RouteMessage::Delete { generation, key } => {
+                self.wire.generation = generation;
+                self.wire.endpoints.remove(&key);
+                self.endpoints.remove(&key);
+            }
+        }
+        true
+    }
+
+    /// A wrong route leaves the last good one in force.
+    fn upsert(&mut self, key: String, route: EndpointRoute) {
+        if self.wire.endpoints.get(&key) == Some(&route) {
+            return;
+        }
+        match self.compiler.endpoint(&key, &route) {
+            Ok(endpoint) => {
+                self.endpoints.insert(key.clone(), Arc::new(endpoint));
+                self.wire.endpoints.insert(key, route);
+            }
+            Err(error) => {
+                self.shared.stats.bad_routes.fetch_add(1, Relaxed);
+                tracing::error!(endpoint = key, %error, "route is wrong and not taken; the one before stays in force");
+            }
+        }
+    }
+
+    fn publish(&mut self) -> u64 {
+        let generation = self.wire.generation;
+        let table = Arc::new(Table::new(generation, &self.endpoints, &self.wire.receipt_keys));
+        let swapped_at = Instant::now();
+        let before = self.shared.table.swap(table.clone());
+        self.shared.has_table.store(true, Relaxed);
+        let shared = &self.shared;
+        self.compiler.retire_missing(&before, &table, |drain| shared.ns(swapped_at + drain));
+        self.settling.extend(switched(&before, &table, swapped_at));
+        generation
+    }
+
+    /// Looks which switches are over: nothing is in flight to the old version any more.
+    pub fn settle(&mut self) {
+        let over = |s: &Settling| s.swapped_at.elapsed() >= SWITCH_SETTLES && s.counters.iter().all(|c| c.in_flight() == 0);
+        for settled in self.settling.extract_if(.., |settling| over(settling)) {
+            let swapped_ns = self.shared.ns(settled.swapped_at);
+            let after = |of: fn(&ArmCounters) -> u64| {
+                settled.counters.iter().map(|c| of(c).saturating_sub(swapped_ns)).max().unwrap_or(0)
+            };
+            if self.switches.len() == SWITCHES_MAX {
+                self.switches.pop_front();
+            }
+            self.switches.push_back(Switch {
+                last_dispatched_ns: after(ArmCounters::last_dispatched_ns),
+                last_completed_ns: after(ArmCounters::last_completed_ns),
+                endpoint: settled.endpoint,
+                revision: settled.revision,
+                generation: settled.generation,
+            });
+        }
+    }
+}
+
+/// Versions that had a share of the traffic before and have none now.
+fn switched(before: &Table, table: &Table, swapped_at: Instant) -> Vec<Settling> {
+    let now: BTreeMap<&str, &Arc<Endpoint>> = table.endpoints().iter().map(|e| (e.key(), e)).collect();
+    let mut left = Vec::new();
+    for old in before.endpoints() {
+        let new = now.get(old.key());
+        if new.is_some_and(|new| Arc::ptr_eq(new, old)) {
+            continue;
+        }
+        for revision in served(old.route()) {
+            if new.is_none_or(|new| !served(new.route()).any(|other| other == revision)) {
+                left.push(Settling {
+                    endpoint: old.key().to_owned(),
+                    revision: revision.to_owned(),
+                    generation: table.generation(),
+                    swapped_at,
+                    counters: old.lanes_of(revision).map(|lane| lane.counters.clone()).collect(),
+                });
+            }
+        }
+    }
+    left
+}
+
+/// Revisions with a share of the default traffic.
+fn served(route: &EndpointRoute) -> impl Iterator<Item = &str> {
+    let weight = match route.arms.len() {
+        0 | 1 => Weight::ZERO,
+        _ => route.strata.get(usize::from(strata::DEFAULT)).copied().unwrap_or_default(),
+    };
+    let arms = [(0, weight.complement()), (1, weight)];
+    arms.into_iter().filter(|(_, share)| *share > Weight::ZERO).filter_map(|(arm, _)| Some(&*route.arms.get(arm)?.revision))
+}

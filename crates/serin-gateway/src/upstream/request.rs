@@ -1,0 +1,190 @@
+//! Writing HTTP/1.1 requests to replicas.
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, Method, header};
+
+use super::response::is_hop_by_hop;
+
+/// Header that names a request.
+pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Header that lists where a request came from.
+pub const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+
+/// A request body in memory, in the pieces in which it came.
+#[derive(Clone, Debug, Default)]
+pub struct RequestBody {
+    first: Bytes,
+    rest: Vec<Bytes>,
+    len: usize,
+}
+
+impl RequestBody {
+    /// Appends a piece.
+    pub fn push(&mut self, piece: Bytes) {
+        self.len += piece.len();
+        if self.first.is_empty() {
+            self.first = piece;
+        } else if !piece.is_empty() {
+            self.rest.push(piece);
+        }
+    }
+
+    /// Length in bytes.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether it has no bytes.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The pieces, in order.
+    pub fn pieces(&self) -> impl Iterator<Item = &Bytes> {
+        std::iter::once(&self.first).chain(&self.rest).filter(|piece| !piece.is_empty())
+    }
+}
+
+/// A request as it goes to a replica.
+#[derive(Clone, Copy, Debug)]
+pub struct Outgoing<'a> {
+    /// Method.
+    pub method: &'a Method,
+    /// Path and query.
+    pub path: &'a str,
+    /// The caller's headers; what concerns one hop is left out when they are written.
+    pub headers: &'a HeaderMap,
+    /// Host that the caller named, where it did not do so in a header.
+    pub authority: Option<&'a str>,
+    /// The request's id: the caller's, or the gateway's.
+    pub request_id: &'a [u8],
+    /// Address of the caller.
+    pub peer: &'a str,
+    /// Body.
+    pub body: &'a RequestBody,
+}
+
+impl Outgoing<'_> {
+    /// Appends the head. `host` is what the replica is called where the caller names none.
+    pub fn write_head(&self, host: &str, out: &mut Vec<u8>) {
+        out.extend_from_slice(self.method.as_str().as_bytes());
+        out.push(b' ');
+        out.extend_from_slice(self.path.as_bytes());
+        out.extend_from_slice(b" HTTP/1.1\r\nhost: ");
+        match (self.headers.get(header::HOST), self.authority) {
+            (Some(host), _) => out.extend_from_slice(host.as_bytes()),
+            (None, Some(authority)) => out.extend_from_slice(authority.as_bytes()),
+            (None, None) => out.extend_from_slice(host.as_bytes()),
+        }
+        out.extend_from_slice(b"\r\n");
+        let named_by_connection = self.headers.get_all(header::CONNECTION);
+        let has_connection = self.headers.contains_key(header::CONNECTION);
+        for (name, value) in self.headers {
+            if is_written_apart(name) || is_hop_by_hop(name) {
+                continue;
+            }
+            if has_connection && named_by_connection.iter().any(|tokens| names(tokens.as_bytes(), name)) {
+                continue;
+            }
+            push_field(out, name.as_str(), value.as_bytes());
+        }
+        push_field(out, REQUEST_ID.as_str(), self.request_id);
+        self.write_forwarded_for(out);
+        if !self.body.is_empty() || has_body(self.method) {
+            push_field(out, "content-length", self.body.len().to_string().as_bytes());
+        }
+        out.extend_from_slice(b"\r\n");
+    }
+
+    fn write_forwarded_for(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(FORWARDED_FOR.as_str().as_bytes());
+        out.extend_from_slice(b": ");
+        for before in self.headers.get_all(FORWARDED_FOR) {
+            out.extend_from_slice(before.as_bytes());
+            out.extend_from_slice(b", ");
+        }
+        out.extend_from_slice(self.peer.as_bytes());
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
+fn push_field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Headers that [`Outgoing::write_head`] writes itself, and `Expect`, which the gateway has answered.
+fn is_written_apart(name: &HeaderName) -> bool {
+    matches!(*name, header::HOST | header::CONTENT_LENGTH | header::EXPECT) || *name == REQUEST_ID || *name == FORWARDED_FOR
+}
+
+/// Methods whose requests say that they have no body, when they have none.
+fn has_body(method: &Method) -> bool {
+    matches!(*method, Method::POST | Method::PUT | Method::PATCH)
+}
+
+/// Whether a `Connection` header names this header as one that concerns one hop.
+fn names(tokens: &[u8], name: &HeaderName) -> bool {
+    tokens.split(|b| *b == b',').any(|token| token.trim_ascii().eq_ignore_ascii_case(name.as_str().as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderValue;
+
+    fn written(method: Method, fields: &[(&'static str, &'static str)], body: &'static [u8]) -> String {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
+        }
+        let mut pieces = RequestBody::default();
+        pieces.push(Bytes::from_static(body));
+        let request = Outgoing {
+            method: &method,
+            path: "/v2/models/m/infer?a=b",
+            headers: &headers,
+            authority: None,
+            request_id: b"id-1",
+            peer: "10.0.0.1",
+            body: &pieces,
+        };
+        let mut out = Vec::new();
+        request.write_head("replica", &mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn a_head_is_written_with_its_own_framing_and_without_what_concerns_one_hop() {
+        let fields = [
+            ("host", "models.example"),
+            ("content-type", "application/json"),
+            ("content-length", "99"),
+            ("transfer-encoding", "chunked"),
+            ("connection", "keep-alive, X-Hop"),
+            ("x-hop", "1"),
+            ("keep-alive", "timeout=5"),
+            ("te", "trailers"),
+            ("upgrade", "h2c"),
+            ("expect", "100-continue"),
+            ("x-request-id", "theirs"),
+            ("x-forwarded-for", "1.2.3.4"),
+            ("x-unit", "user-7"),
+        ];
+        let head = written(Method::POST, &fields, b"{}");
+        let want = "POST /v2/models/m/infer?a=b HTTP/1.1\r\nhost: models.example\r\ncontent-type: application/json\r\n\
+                    x-unit: user-7\r\nx-request-id: id-1\r\nx-forwarded-for: 1.2.3.4, 10.0.0.1\r\ncontent-length: 2\r\n\r\n";
+        assert_eq!(head, want);
+    }
+
+    #[test]
+    fn an_empty_body_is_declared_where_the_method_expects_one() {
+        assert!(written(Method::POST, &[], b"").contains("content-length: 0\r\n"));
+        assert!(!written(Method::GET, &[], b"").contains("content-length"));
+        assert!(written(Method::GET, &[], b"").contains("host: replica\r\n"));
+    }
+}
