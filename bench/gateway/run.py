@@ -74,7 +74,7 @@ def parse_args():
     target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release" / "examples"
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=4)
+    parser.add_argument("--seconds", type=int, default=4)
     parser.add_argument("--gateway", type=pathlib.Path, default=target / "gateway")
     parser.add_argument("--upstream", type=pathlib.Path, default=target / "upstream")
     args = parser.parse_args()
@@ -247,7 +247,7 @@ def write_script(folder, settings):
 
 def drive(script, port, seconds):
     """Runs wrk; requests, rate and p99 in microseconds. Any failed request ends the benchmark."""
-    command = ["taskset", "-c", str(LOAD_CORE), "wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds:g}s", "--latency"]
+    command = ["taskset", "-c", str(LOAD_CORE), "wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "--latency"]
     command += ["-s", str(script), f"http://127.0.0.1:{port}"]
     text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     failed = re.search(r"Non-2xx.*|Socket errors.*", text)

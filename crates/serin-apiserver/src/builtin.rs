@@ -192,7 +192,9 @@ const EVENT_HOOKS: Hooks = Hooks {
 
 /// Every built-in kind, ready to be served.
 pub(crate) fn all() -> Vec<Arc<Served>> {
-    ROWS.iter().map(|row| Arc::new(row.serve())).collect()
+    // Their schemas are the same for every server, and take a while to make.
+    static ALL: LazyLock<Vec<Arc<Served>>> = LazyLock::new(|| ROWS.iter().map(|row| Arc::new(row.serve())).collect());
+    ALL.clone()
 }
 
 impl Row {

@@ -36,7 +36,7 @@ const TIMEOUT_MAX: Duration = Duration::from_secs(24 * 3600);
 /// Starts a watch.
 ///
 /// # Errors
-/// [`ApiError`]: options that exclude each other, a version that is too old or not reached yet.
+/// [`ApiError`]: options that exclude each other, a version that is not reached yet.
 pub(crate) fn start(
     api: &Arc<Api>,
     served: Arc<Served>,
@@ -60,12 +60,10 @@ pub(crate) fn start(
     } else {
         let cursor = match params.resource_version {
             Some(0) | None => store.revision(),
+            // Too old a version is said in the stream, not as the answer's code, as in kube-apiserver: kube-rs starts
+            // over on the one, and tries the same version for ever on the other.
             Some(version) => version,
         };
-        let oldest = store.oldest();
-        if cursor < oldest {
-            return Err(ApiError::Expired(TooOld { wanted: cursor, oldest }.to_string()));
-        }
         (VecDeque::new(), cursor)
     };
     let timeout = params.timeout_seconds.filter(|seconds| *seconds > 0).map_or_else(default_timeout, Duration::from_secs);

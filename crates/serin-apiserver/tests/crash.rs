@@ -209,6 +209,8 @@ struct Disk {
     /// Writes and syncs until the power fails.
     left: u64,
     is_off: bool,
+    /// Says that it has synced, and has not.
+    lies: bool,
 }
 
 const SECTOR: usize = 512;
@@ -263,8 +265,8 @@ fn put(image: &mut Vec<u8>, at: usize, data: &[u8]) {
 struct ForgetfulDisk(Arc<Mutex<Disk>>);
 
 impl ForgetfulDisk {
-    fn holding(image: Vec<u8>, left: u64) -> Self {
-        Self(Arc::new(Mutex::new(Disk { current: image.clone(), synced: image, left, ..Disk::default() })))
+    fn holding(image: Vec<u8>, left: u64, lies: bool) -> Self {
+        Self(Arc::new(Mutex::new(Disk { current: image.clone(), synced: image, left, lies, ..Disk::default() })))
     }
 }
 
@@ -292,8 +294,10 @@ impl StorageBackend for ForgetfulDisk {
     fn sync_data(&self) -> Result<(), std::io::Error> {
         let mut disk = self.0.lock().expect("one user");
         disk.step()?;
-        disk.synced = disk.current.clone();
-        disk.pending.clear();
+        if !disk.lies {
+            disk.synced = disk.current.clone();
+            disk.pending.clear();
+        }
         Ok(())
     }
 
@@ -312,21 +316,31 @@ fn a_disk_that_forgets_what_was_not_synced_costs_no_acknowledged_write() {
     let mut acknowledged = 0;
     for seed in 0..runs(200) {
         let loss = [Loss::All, Loss::Later, Loss::Some, Loss::Torn][(seed % 4) as usize];
-        acknowledged += runtime.block_on(lose_power(seed, loss));
+        acknowledged += runtime.block_on(lose_power(seed, loss, false));
     }
     println!("{acknowledged} acknowledged writes survived");
     assert!(acknowledged > runs(200), "the power failed too early to test anything");
 }
 
+/// The test above can fail: it finds out a disk that says it synced, and did not.
+#[test]
+fn a_disk_that_lies_about_syncing_is_found_out() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let runtime = &runtime;
+    let lose = |seed| std::panic::AssertUnwindSafe(move || runtime.block_on(lose_power(seed, Loss::All, true)));
+    let found = (0..10).filter(|seed| std::panic::catch_unwind(lose(*seed)).is_err()).count();
+    assert!(found >= 5, "only {found} of 10 losses were noticed");
+}
+
 /// Writes until the power fails, three times over. Returns how many writes were acknowledged.
-async fn lose_power(seed: u64, loss: Loss) -> u64 {
+async fn lose_power(seed: u64, loss: Loss, lies: bool) -> u64 {
     let mut dice = Dice(seed);
     let mut image = Vec::new();
     let mut done: BTreeMap<String, u64> = BTreeMap::new();
     let mut last_revision = 0;
     for life in 0..3 {
         let what = format!("seed {seed}, {loss:?}, life {life}");
-        let disk = ForgetfulDisk::holding(std::mem::take(&mut image), 5 + dice.below(400));
+        let disk = ForgetfulDisk::holding(std::mem::take(&mut image), 5 + dice.below(400), lies);
         if let Ok(store) = Store::open_backend(disk.clone(), options()) {
             last_revision = check(&store, &done, last_revision, &what);
             write_until_dark(&store, &mut done, &mut last_revision, &mut dice).await;
@@ -334,7 +348,7 @@ async fn lose_power(seed: u64, loss: Loss) -> u64 {
         let disk = disk.0.lock().expect("one user");
         image = disk.remains(loss, &mut dice);
     }
-    let disk = ForgetfulDisk::holding(image, u64::MAX);
+    let disk = ForgetfulDisk::holding(image, u64::MAX, false);
     let store = Store::open_backend(disk, options());
     let store = store.unwrap_or_else(|error| panic!("seed {seed}, {loss:?}: the store does not open: {error:?}"));
     check(&store, &done, last_revision, &format!("seed {seed}, {loss:?}, at the end"));

@@ -170,7 +170,7 @@ pub async fn attempt(
             None => {
                 let load = Load::new(replica.clone());
                 let patience = limits.connect_timeout.min(until.duration_since(now));
-                match replica.dial().connect(patience).await {
+                match Box::pin(replica.dial().connect(patience)).await {
                     Ok(stream) => {
                         now = Instant::now();
                         Conn::new(load, stream)

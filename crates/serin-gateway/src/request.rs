@@ -82,7 +82,8 @@ async fn serve(
     let table = worker.table();
     let path = head.uri.path();
     let Some(found) = table.find(path) else {
-        return own::answer(worker, conn, &table, head, body).await;
+        // Rare futures are boxed, here and below: hyper moves this one about for every request, so its size is time.
+        return Box::pin(own::answer(worker, conn, &table, head, body)).await;
     };
     let limits = *table.endpoint(found.endpoint).limits();
     let body_max = limits.body_bytes_max.min(worker.shared().config.limits.body_bytes_max);
@@ -169,7 +170,7 @@ async fn forward(
     };
     exchange.ticket.completed(assignment.arm, first.ended);
     exchange.ticket.leave(first.class(), None, first.ended);
-    let second = attempt(worker, &exchange.ticket, arm, &outgoing, avoid, Instant::now(), whole).await;
+    let second = Box::pin(attempt(worker, &exchange.ticket, arm, &outgoing, avoid, Instant::now(), whole)).await;
     match &second.result {
         Ok(_) => {
             exchange.ticket.retried();

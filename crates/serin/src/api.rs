@@ -56,6 +56,11 @@ impl Api {
         Api { client, url }
     }
 
+    /// The client itself.
+    pub fn client(self) -> kube::Client {
+        self.client
+    }
+
     /// Base URL, for messages.
     pub fn url(&self) -> &str {
         &self.url
@@ -102,7 +107,8 @@ impl Api {
 
     /// Creates an object, with every field checked.
     pub async fn create(&self, resource: &Resource, namespace: &str, object: &Value, name: &str) -> Result<Value> {
-        let path = format!("{}?fieldManager={FIELD_MANAGER}&fieldValidation=Strict", resource.collection(Some(namespace)));
+        let path =
+            format!("{}?fieldManager={FIELD_MANAGER}&fieldValidation=Strict", resource.collection(Some(namespace)));
         let body = Some(("application/json", object.to_string()));
         self.call(Method::POST, &path, View::Object.accept(), body, &resource.label(name)).await
     }

@@ -166,11 +166,13 @@ mod tests {
 
     #[test]
     fn the_annotation_holds_the_manifest_and_never_itself() {
-        let first = endpoint("apiVersion: serin.dev/v1alpha1\nkind: ModelEndpoint\nmetadata: {name: a}\nspec: {replicas: 2}");
+        let first =
+            endpoint("apiVersion: serin.dev/v1alpha1\nkind: ModelEndpoint\nmetadata: {name: a}\nspec: {replicas: 2}");
         let wanted = with_last_applied(&first, &Resource::endpoint(), "ns");
         let again = Manifest { object: wanted.clone(), ..first };
         assert_eq!(with_last_applied(&again, &Resource::endpoint(), "ns").to_string().matches(LAST_APPLIED).count(), 1);
-        let noted: Value = serde_json::from_str(wanted["metadata"]["annotations"][LAST_APPLIED].as_str().unwrap()).unwrap();
+        let noted: Value =
+            serde_json::from_str(wanted["metadata"]["annotations"][LAST_APPLIED].as_str().unwrap()).unwrap();
         assert_eq!(noted["spec"]["replicas"], 2);
         assert_eq!(noted["metadata"]["namespace"], "ns");
     }

@@ -8,8 +8,9 @@ use serde_json::json;
 
 use crate::error::Result;
 use crate::output::{self, DataFormat};
+use crate::processes::{self, ControlArgs, DownArgs, GatewayProcessArgs, ModelServerArgs, ReplicaArgs, UpArgs};
 use crate::target::TargetArgs;
-use crate::{apply, delete, describe, explain, gateway, get, rollout, simulate};
+use crate::{apply, delete, demo, describe, explain, gateway, get, rollout, simulate};
 
 /// Ships new versions of machine-learning models to production safely
 #[derive(Debug, clap::Parser)]
@@ -24,6 +25,8 @@ Serin serves models, splits traffic between versions, watches what they do, and 
 `serin VERB --help` has examples for each verb. Data goes to standard output, all else to standard error.
 
 Examples:
+  serin demo                             see it work, on real data, in three minutes
+  serin up                               everything on this machine
   serin apply -f endpoint.yaml           a changed spec.model starts a rollout
   serin get endpoint                     what serves, and where its rollout is
   serin rollout status income --watch    how the rollout ends, as an exit code too
@@ -38,6 +41,10 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub enum Verb {
+    /// Run everything on this machine
+    Up(UpArgs),
+    /// End everything that `serin up` runs
+    Down(DownArgs),
     /// Create or change objects from manifests
     Apply(apply::ApplyArgs),
     /// Print objects of any kind
@@ -59,6 +66,20 @@ pub enum Verb {
     Infer(gateway::InferArgs),
     /// Say what turned out to be true about an answer
     Outcome(gateway::OutcomeArgs),
+    /// Ship a better model, then a wrong one, on real data
+    Demo(demo::DemoArgs),
+    /// Process: the controllers, and the embedded API
+    #[command(hide = true)]
+    Control(ControlArgs),
+    /// Process: the data plane
+    #[command(hide = true)]
+    Gateway(GatewayProcessArgs),
+    /// Process: one replica of a model
+    #[command(hide = true)]
+    RunReplica(ReplicaArgs),
+    /// Process: one ONNX model, without a gateway or an API
+    #[command(hide = true)]
+    ModelServer(ModelServerArgs),
     /// Print a completion script for a shell
     #[command(after_help = "\
 Examples:
@@ -83,21 +104,34 @@ Examples:
 }
 
 /// Runs one verb.
-pub async fn run(cli: &Cli, out: &mut dyn Write) -> Result<()> {
+pub fn run(cli: &Cli, out: &mut dyn Write) -> Result<()> {
     let target = &cli.target;
     match &cli.verb {
-        Verb::Apply(args) => apply::run(args, target, out).await,
-        Verb::Get(args) => get::run(args, target, out).await,
-        Verb::Describe(args) => describe::run(args, target, out).await,
-        Verb::Delete(args) => delete::run(args, target, out).await,
-        Verb::Rollout { verb } => rollout::run(verb, target, out).await,
-        Verb::Explain(args) => explain::run(args, target, out).await,
+        // Processes choose their own runtime, and one of them executes another program in its place.
+        Verb::Control(args) => processes::control(args, target),
+        Verb::Gateway(args) => processes::gateway(args, target),
+        Verb::RunReplica(args) => processes::replica(args, target),
+        Verb::ModelServer(args) => processes::model_server(args),
         Verb::Simulate(args) => simulate::run(args, out),
-        Verb::Infer(args) => gateway::infer(args, target, out).await,
-        Verb::Outcome(args) => gateway::outcome(args, target, out).await,
         Verb::Completion { shell } => completion(*shell, out),
         Verb::Version { output } => version(*output, out),
+        Verb::Up(args) => wait(processes::up(args, target, out)),
+        Verb::Down(_) => wait(processes::down(target, out)),
+        Verb::Apply(args) => wait(apply::run(args, target, out)),
+        Verb::Get(args) => wait(get::run(args, target, out)),
+        Verb::Describe(args) => wait(describe::run(args, target, out)),
+        Verb::Delete(args) => wait(delete::run(args, target, out)),
+        Verb::Rollout { verb } => wait(rollout::run(verb, target, out)),
+        Verb::Explain(args) => wait(explain::run(args, target, out)),
+        Verb::Infer(args) => wait(gateway::infer(args, target, out)),
+        Verb::Outcome(args) => wait(gateway::outcome(args, target, out)),
+        Verb::Demo(args) => wait(demo::run(args, out)),
     }
+}
+
+/// Runs a conversation with others to its end.
+fn wait(conversation: impl Future<Output = Result<()>>) -> Result<()> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(conversation)
 }
 
 fn completion(shell: Shell, out: &mut dyn Write) -> Result<()> {

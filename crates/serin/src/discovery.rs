@@ -148,7 +148,11 @@ pub async fn resolve(api: &Api, name: &str) -> Result<Vec<Resource>> {
 pub async fn resolve_one(api: &Api, name: &str) -> Result<Resource> {
     let mut found = resolve(api, name).await?;
     if found.len() != 1 {
-        return Err(Error::Argument { flag: "KIND", got: name.to_owned(), want: "one kind, not a category of several" });
+        return Err(Error::Argument {
+            flag: "KIND",
+            got: name.to_owned(),
+            want: "one kind, not a category of several",
+        });
     }
     Ok(found.remove(0))
 }
@@ -161,7 +165,8 @@ pub async fn of_manifest(api: &Api, api_version: &str, kind: &str) -> Result<Res
     }
     let unknown = || Error::UnknownApiVersion { kind: kind.to_owned(), api_version: api_version.to_owned() };
     let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
-    let resources = group_version(api, group, version).await.map_err(|e| if e.is_not_found() { unknown() } else { e })?;
+    let resources =
+        group_version(api, group, version).await.map_err(|e| if e.is_not_found() { unknown() } else { e })?;
     resources.into_iter().find(|r| r.kind == kind).ok_or_else(unknown)
 }
 
@@ -317,7 +322,15 @@ mod tests {
 
     #[test]
     fn our_kinds_answer_to_all_their_names() {
-        for name in ["modelendpoint", "modelendpoints", "mep", "endpoint", "endpoints", "modelendpoints.serin.dev", "mep.serin.dev"] {
+        for name in [
+            "modelendpoint",
+            "modelendpoints",
+            "mep",
+            "endpoint",
+            "endpoints",
+            "modelendpoints.serin.dev",
+            "mep.serin.dev",
+        ] {
             assert_eq!(own_kind(name).unwrap().kind, "ModelEndpoint", "{name}");
         }
         for name in ["ep", "deployments", "modelendpoints.example.com", "s", ""] {
@@ -348,7 +361,8 @@ mod tests {
 
     #[test]
     fn paths_follow_group_and_scope() {
-        let node = listed("", "v1", &serde_json::json!({"name": "nodes", "kind": "Node", "namespaced": false})).unwrap();
+        let node =
+            listed("", "v1", &serde_json::json!({"name": "nodes", "kind": "Node", "namespaced": false})).unwrap();
         let rows = [
             (Resource::endpoint().collection(None), "/apis/serin.dev/v1alpha1/modelendpoints"),
             (Resource::endpoint().object("a b", "x"), "/apis/serin.dev/v1alpha1/namespaces/a%20b/modelendpoints/x"),

@@ -1,6 +1,7 @@
 //! Everything that can go wrong in a command, with what to do about it and the exit code.
 
 use std::fmt::Write as _;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use serin_api::Span;
@@ -44,7 +45,9 @@ pub enum Error {
     NoDocument { origin: String },
     #[error("{origin}: {field} is {got}, want {want}")]
     Manifest { origin: String, field: &'static str, got: String, want: &'static str },
-    #[error("{origin}: metadata.namespace is {manifest:?}, and --namespace says {flag:?}; make them the same, or leave one out")]
+    #[error(
+        "{origin}: metadata.namespace is {manifest:?}, and --namespace says {flag:?}; make them the same, or leave one out"
+    )]
     NamespaceConflict { origin: String, manifest: String, flag: String },
     #[error("{origin} holds no ModelEndpoint")]
     NoEndpoint { origin: String },
@@ -62,14 +65,42 @@ pub enum Error {
     NoTarget,
     #[error("nothing runs under {}", .0.display())]
     HomeNotRunning(PathBuf),
-    #[error("cannot read {}: {why}", path.display())]
-    UpFile { path: PathBuf, why: String },
     #[error("cannot make a client for {url}")]
     Client { url: String, source: Box<kube::Error> },
     #[error("{0:?} is not a URL of a gateway; write it like http://127.0.0.1:7300")]
     GatewayUrl(String),
     #[error("no gateway is known: no Serin is running under {}", .0.display())]
     NoGateway(PathBuf),
+
+    // Serin's own processes.
+    #[error(transparent)]
+    Node(#[from] serin_node::NodeError),
+    #[error(transparent)]
+    Hold(#[from] serin_node::HoldError),
+    #[error(transparent)]
+    Replica(#[from] serin_node::ReplicaError),
+    #[error("control ended")]
+    Control(#[from] serin_control::ControlError),
+    #[error("the gateway ended")]
+    GatewayProcess(#[from] serin_gateway::GatewayError),
+    #[error("the model server ended")]
+    ModelServer(#[from] serin_runtime::ServeError),
+    #[error("cannot set up access to the API")]
+    Access(#[from] serin_apiserver::AccessError),
+    #[error("cannot open the API's store")]
+    Store(#[from] serin_apiserver::StoreError),
+    #[error("cannot start the API")]
+    ApiStart(#[from] serin_apiserver::StartError),
+    #[error("cannot serve the API")]
+    ApiServe(#[from] serin_apiserver::ServeError),
+    #[error("cannot listen on {address}")]
+    Listen { address: SocketAddr, source: std::io::Error },
+    #[error("{flag} {address} can be reached by others than this machine; add --expose if that is meant")]
+    NotLoopback { flag: &'static str, address: SocketAddr },
+    #[error("serin up ended at once ({status}):\n{log}")]
+    DetachedEnded { status: String, log: String },
+    #[error("serin up (pid {pid}) is not ready yet; it goes on in the background and logs to {}", log.display())]
+    DetachedSlow { pid: i32, log: PathBuf },
 
     // Answers.
     #[error("cannot reach {url}")]
@@ -131,7 +162,13 @@ pub enum Error {
     #[error("{model} has an input of shape {shape}; --row can fill one row of a table only")]
     RowShape { model: String, shape: String },
 
+    // The demo.
+    #[error("demo: {0}")]
+    Demo(String),
+
     // Output.
+    #[error("cannot write {}", path.display())]
+    Write { path: PathBuf, source: std::io::Error },
     #[error("cannot write the output")]
     Output(#[from] std::io::Error),
     #[error("cannot write the object as YAML: {0}")]
@@ -178,11 +215,14 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self {
             Error::Exit(code) => *code,
+            Error::Hold(error) => error.exit_code(),
+            Error::Replica(error) => error.exit_code(),
             Error::TimedOut { .. } => code::TIMEOUT,
             Error::Argument { .. }
             | Error::MixedNames(_)
             | Error::NameMissing(_)
             | Error::NameInAllNamespaces
+            | Error::NotLoopback { .. }
             | Error::GatewayUrl(_) => code::USAGE,
             _ => code::ERROR,
         }

@@ -74,6 +74,11 @@ impl<'a> Follow<'a> {
         let Some(watch) = &mut self.watch else {
             let object = self.api.fetch(&self.resource, &self.namespace, &self.name).await?;
             let version = text(&object, "/metadata/resourceVersion").to_owned();
+            if version != self.version {
+                // Hand it over before anything else can fail; the next round begins the watch.
+                self.version = version;
+                return Ok(Some(object));
+            }
             let field = format!("metadata.name={}", self.name);
             let query = [("fieldSelector", field.as_str()), ("resourceVersion", version.as_str())];
             match self.api.watch(&self.resource, Some(&self.namespace), &query, View::Object).await {
@@ -82,9 +87,7 @@ impl<'a> Follow<'a> {
                 Err(error) if error.has_code(410) => {}
                 Err(error) => return Err(error),
             }
-            let news = version != self.version;
-            self.version = version;
-            return Ok(news.then_some(object));
+            return Ok(None);
         };
         match watch.next().await? {
             Some(event) if event.kind == "ADDED" || event.kind == "MODIFIED" => {

@@ -9,13 +9,14 @@ use http_body_util::{BodyExt as _, Limited};
 use kube::client::Body;
 use serde_json::{Value, json};
 use serin_api::wire::observations::Outcome;
+use serin_node::Up;
 
 use crate::api::encode;
 use crate::console;
 use crate::error::{Error, Result};
 use crate::manifest::read_limited;
 use crate::rows;
-use crate::target::{self, TargetArgs, UpFile};
+use crate::target::{self, TargetArgs};
 
 /// Largest answer that is read.
 const ANSWER_MAX: usize = 256 << 20;
@@ -145,7 +146,11 @@ fn request_text(args: &InferArgs) -> Result<String> {
 fn headers(pairs: &[String]) -> Result<HeaderMap> {
     let mut headers = HeaderMap::new();
     for pair in pairs {
-        let wrong = || Error::Argument { flag: "--header", got: pair.clone(), want: "NAME=VALUE with a header's name and value" };
+        let wrong = || Error::Argument {
+            flag: "--header",
+            got: pair.clone(),
+            want: "NAME=VALUE with a header's name and value",
+        };
         let (name, value) = pair.split_once('=').ok_or_else(wrong)?;
         let name = HeaderName::from_bytes(name.trim().as_bytes()).map_err(|_| wrong())?;
         headers.append(name, HeaderValue::from_str(value).map_err(|_| wrong())?);
@@ -174,7 +179,7 @@ impl Gateway {
         let url = match args.gateway.clone().or_else(from_environment) {
             Some(url) => url,
             None => {
-                let up = UpFile::read(&target.layout())?.ok_or_else(|| Error::NoGateway(target.home_dir()))?;
+                let up = Up::read(&target.layout())?.ok_or_else(|| Error::NoGateway(target.home_dir()))?;
                 format!("http://{}", up.gateway)
             }
         };

@@ -6,6 +6,7 @@ mod cli;
 mod columns;
 mod console;
 mod delete;
+mod demo;
 mod describe;
 mod discovery;
 mod error;
@@ -16,6 +17,7 @@ mod get;
 mod manifest;
 mod merge;
 mod output;
+mod processes;
 mod rollout;
 mod rows;
 mod simulate;
@@ -48,9 +50,8 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: &cli::Cli) -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut out = std::io::BufWriter::new(std::io::stdout());
-    let ended = runtime.block_on(cli::run(cli, &mut out));
+    let ended = cli::run(cli, &mut out);
     // What was printed before an error is data too.
     let flushed = out.flush();
     ended?;

@@ -138,9 +138,23 @@ mod tests {
         let object = "apiVersion: v1\nkind: Secret\nmetadata: {name: NAME}\n";
         let json = r#"{"apiVersion":"v1","kind":"Secret","metadata":{"name":"NAME"}}"#;
         let rows = [
-            (format!("---\n{}---\n# only a comment\n---\n{}", object.replace("NAME", "a"), object.replace("NAME", "b")), 2),
+            (
+                format!(
+                    "---\n{}---\n# only a comment\n---\n{}",
+                    object.replace("NAME", "a"),
+                    object.replace("NAME", "b")
+                ),
+                2,
+            ),
             (format!("{} {}", json.replace("NAME", "a"), json.replace("NAME", "b")), 2),
-            (format!(r#"{{"apiVersion":"v1","kind":"List","items":[{},{}]}}"#, json.replace("NAME", "a"), json.replace("NAME", "b")), 2),
+            (
+                format!(
+                    r#"{{"apiVersion":"v1","kind":"List","items":[{},{}]}}"#,
+                    json.replace("NAME", "a"),
+                    json.replace("NAME", "b")
+                ),
+                2,
+            ),
             (object.replace("NAME", "a"), 1),
         ];
         for (text, count) in rows {

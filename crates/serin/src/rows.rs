@@ -39,9 +39,7 @@ pub fn request(metadata: &Value, rows: &[String], model: &str) -> Result<Value> 
             }
         }
     }
-    let tensor = |(input, data): (&Input, Vec<Value>)| {
-        json!({"name": input.name, "datatype": input.datatype, "shape": [rows.len(), input.width], "data": data})
-    };
+    let tensor = |(input, data): (&Input, Vec<Value>)| json!({"name": input.name, "datatype": input.datatype, "shape": [rows.len(), input.width], "data": data});
     let inputs: Vec<Value> = inputs.iter().zip(data).map(tensor).collect();
     Ok(json!({ "inputs": inputs }))
 }
@@ -63,7 +61,10 @@ fn inputs<'a>(metadata: &'a Value, model: &str) -> Result<Vec<Input<'a>>> {
     };
     let inputs: Vec<Input> = listed.iter().map(input).collect::<Result<_>>()?;
     if inputs.is_empty() {
-        return Err(Error::RowShape { model: model.to_owned(), shape: "unknown (its metadata names no inputs)".to_owned() });
+        return Err(Error::RowShape {
+            model: model.to_owned(),
+            shape: "unknown (its metadata names no inputs)".to_owned(),
+        });
     }
     Ok(inputs)
 }
@@ -169,7 +170,14 @@ mod tests {
 
     #[test]
     fn fields_follow_the_rules_of_csv() {
-        let rows = [("a,b", vec!["a", "b"]), (" a , b ", vec!["a", "b"]), ("\"a,b\",c", vec!["a,b", "c"]), ("", vec![""]), ("\"\",x", vec!["", "x"]), ("\" a \"", vec![" a "])];
+        let rows = [
+            ("a,b", vec!["a", "b"]),
+            (" a , b ", vec!["a", "b"]),
+            ("\"a,b\",c", vec!["a,b", "c"]),
+            ("", vec![""]),
+            ("\"\",x", vec!["", "x"]),
+            ("\" a \"", vec![" a "]),
+        ];
         for (line, want) in rows {
             assert_eq!(fields(line), want, "{line}");
         }

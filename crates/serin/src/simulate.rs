@@ -358,8 +358,11 @@ mod tests {
 
     #[test]
     fn a_plan_with_a_field_that_does_not_exist_is_refused_by_its_path() {
-        let endpoint = |rollout: Value| json!({"spec": {"model": {"version": "v1", "storageUri": "/m"}, "rollout": rollout}});
-        let good = endpoint(json!({"steps": [{"canary": {"weight": 10, "minTime": "5s"}}], "gates": {"alpha": 0.01}, "missing": {"byReason": {}}}));
+        let endpoint =
+            |rollout: Value| json!({"spec": {"model": {"version": "v1", "storageUri": "/m"}, "rollout": rollout}});
+        let good = endpoint(
+            json!({"steps": [{"canary": {"weight": 10, "minTime": "5s"}}], "gates": {"alpha": 0.01}, "missing": {"byReason": {}}}),
+        );
         let plan = plan_of(&good, "f").unwrap();
         assert_eq!((plan.gates.alpha, plan.gates.distribution.mode), (0.01, Some(GateMode::Enforce)));
         let rows = [

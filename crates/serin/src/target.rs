@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
-use serde::Deserialize;
 use serin_api::layout::Layout;
+use serin_node::Up;
 
 use crate::api::Api;
 use crate::error::{Error, Result};
@@ -41,35 +41,12 @@ impl TargetArgs {
     }
 }
 
-/// What a running `serin up` says about itself in `up.json`.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct UpFile {
-    /// The supervisor's process id.
-    pub pid: i32,
-    /// `host:port` of the gateway's data port.
-    pub gateway: String,
-    /// `host:port` of the embedded API.
-    pub api: String,
-}
-
-impl UpFile {
-    /// Reads `up.json`; `None` where there is none.
-    pub fn read(layout: &Layout) -> Result<Option<UpFile>> {
-        let path = layout.up_file();
-        let text = match std::fs::read(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(source) => return Err(Error::Read { path, source }),
-        };
-        serde_json::from_slice(&text).map(Some).map_err(|error| Error::UpFile { path, why: error.to_string() })
+/// Whether the supervisor of a home lives, or the API without it: after its sudden death everything else runs on.
+fn is_running(layout: &Layout) -> Result<bool> {
+    if serin_node::supervisor_pid(layout)?.is_some() {
+        return Ok(true);
     }
-
-    /// Whether the supervisor lives, or the API without it: after its sudden death everything else runs on.
-    pub fn is_running(&self) -> bool {
-        let pid = rustix::process::Pid::from_raw(self.pid);
-        pid.is_some_and(|pid| rustix::process::test_kill_process(pid).is_ok()) || listens(&self.api)
-    }
+    Ok(Up::read(layout)?.is_some_and(|up| listens(&up.api)))
 }
 
 fn listens(address: &str) -> bool {
@@ -172,7 +149,7 @@ fn choose(args: &TargetArgs, home: &Path, around: &Surroundings) -> Result<Sourc
 async fn config(args: &TargetArgs) -> Result<(kube::Config, Option<String>)> {
     let home = args.home_dir();
     let layout = args.layout();
-    let up = UpFile::read(&layout)?.is_some_and(|up| up.is_running());
+    let up = is_running(&layout)?;
     let environment = std::env::var_os("KUBECONFIG")
         .is_some_and(|paths| std::env::split_paths(&paths).any(|path| !path.as_os_str().is_empty()));
     let default_file = Some(user_home().join(".kube/config")).filter(|file| file.exists());
@@ -215,7 +192,8 @@ pub fn short(path: &Path) -> String {
     }
 }
 
-fn user_home() -> PathBuf {
+/// The user's home folder.
+pub fn user_home() -> PathBuf {
     std::env::home_dir().filter(|home| !home.as_os_str().is_empty()).unwrap_or_else(|| PathBuf::from("/"))
 }
 
@@ -261,13 +239,19 @@ mod tests {
     }
 
     #[test]
-    fn a_dead_pid_without_an_api_is_not_running() {
-        let up = |pid, api: &str| UpFile { pid, gateway: String::new(), api: api.to_owned() };
-        let own = i32::try_from(std::process::id()).unwrap();
-        assert!(up(own, "").is_running());
-        // Pid 0 is no process; port 1 of loopback has no listener in a test machine.
-        assert!(!up(0, "127.0.0.1:1").is_running());
+    fn a_home_without_a_supervisor_runs_while_its_api_listens() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::new(dir.path(), 0);
+        assert!(!is_running(&layout).unwrap());
+        let write = |api: &str| {
+            let up = serde_json::json!({"pid": 1, "gateway": "", "admin": "", "api": api, "home": dir.path(), "startedAt": 0});
+            std::fs::write(layout.up_file(), up.to_string()).unwrap();
+        };
+        // Nobody listens on port 1 of loopback.
+        write("127.0.0.1:1");
+        assert!(!is_running(&layout).unwrap());
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        assert!(up(0, &listener.local_addr().unwrap().to_string()).is_running());
+        write(&listener.local_addr().unwrap().to_string());
+        assert!(is_running(&layout).unwrap());
     }
 }

@@ -27,15 +27,19 @@ fn gateway(world: &World) -> (String, Asked) {
 }
 
 fn answer(path: &str) -> Response {
-    let headers = [("serin-version", "v2"), ("serin-digest", "sha256:aa"), ("x-request-id", "r1"), ("serin-receipt", "v1.a.b")];
+    let headers =
+        [("serin-version", "v2"), ("serin-digest", "sha256:aa"), ("x-request-id", "r1"), ("serin-receipt", "v1.a.b")];
     match path {
         "/v2/models/income" | "/n/fraud/v2/models/income" => {
-            axum::Json(json!({"name": "income", "inputs": [{"name": "input", "datatype": "FP32", "shape": [-1, 2]}]})).into_response()
+            axum::Json(json!({"name": "income", "inputs": [{"name": "input", "datatype": "FP32", "shape": [-1, 2]}]}))
+                .into_response()
         }
         "/v2/models/income/infer" | "/n/fraud/v2/models/income/infer" => {
             (headers, axum::Json(json!({"model_name": "income", "outputs": []}))).into_response()
         }
-        "/v2/models/cold/infer" => (StatusCode::SERVICE_UNAVAILABLE, axum::Json(json!({"error": "no replica of v2 is ready"}))).into_response(),
+        "/v2/models/cold/infer" => {
+            (StatusCode::SERVICE_UNAVAILABLE, axum::Json(json!({"error": "no replica of v2 is ready"}))).into_response()
+        }
         "/serin/v1/outcomes" => axum::Json(json!({"status": "recorded"})).into_response(),
         _ => (StatusCode::NOT_FOUND, "no such endpoint").into_response(),
     }
@@ -45,7 +49,9 @@ fn answer(path: &str) -> Response {
 fn infer_sends_rows_and_requests_and_says_who_answered() {
     let world = World::new();
     let (url, asked) = gateway(&world);
-    let run = |args: &str| Ran::from(world.command(args.split_whitespace()).env("SERIN_GATEWAY", &url).output().unwrap(), args);
+    let run = |args: &str| {
+        Ran::from(world.command(args.split_whitespace()).env("SERIN_GATEWAY", &url).output().unwrap(), args)
+    };
 
     let ran = run("infer income --row 1,2.5 --row -3,4 --header x-user=anna -v");
     assert_eq!((ran.code, ran.out.as_str()), (0, "{\"model_name\":\"income\",\"outputs\":[]}\n"), "{}", ran.err);
@@ -56,7 +62,10 @@ fn infer_sends_rows_and_requests_and_says_who_answered() {
         let (path, headers, body) = &asked[1];
         assert_eq!((path.as_str(), headers["x-user"].as_bytes()), ("POST /v2/models/income/infer", &b"anna"[..]));
         assert_eq!(headers["content-type"], "application/json");
-        assert_eq!(body["inputs"][0], json!({"name": "input", "datatype": "FP32", "shape": [2, 2], "data": [1.0, 2.5, -3.0, 4.0]}));
+        assert_eq!(
+            body["inputs"][0],
+            json!({"name": "input", "datatype": "FP32", "shape": [2, 2], "data": [1.0, 2.5, -3.0, 4.0]})
+        );
     }
 
     world.write("request.json", "{\"inputs\": []}");
@@ -73,7 +82,11 @@ fn infer_sends_rows_and_requests_and_says_who_answered() {
         ("infer income --row 1,x", 1, "value 2 is \"x\""),
         ("infer income --data {} --header x", 2, "want NAME=VALUE"),
         ("infer income --data {} --gateway localhost:1", 2, "not a URL of a gateway"),
-        ("infer income --data {} --gateway http://127.0.0.1:1", 1, "cannot reach http://127.0.0.1:1: client error (Connect)"),
+        (
+            "infer income --data {} --gateway http://127.0.0.1:1",
+            1,
+            "cannot reach http://127.0.0.1:1: client error (Connect)",
+        ),
         ("infer income --data {} --row 1", 2, "cannot be used with"),
     ];
     for (args, code, want) in rows {
@@ -98,7 +111,9 @@ fn infer_reads_standard_input() {
 fn an_outcome_is_json_where_it_can_be_and_text_where_not() {
     let world = World::new();
     let (url, asked) = gateway(&world);
-    for (label, want) in [("1", json!(1)), (">50K", json!(">50K")), ("\"1\"", json!("1")), ("-2.5", json!(-2.5)), ("true", json!(true))] {
+    for (label, want) in
+        [("1", json!(1)), (">50K", json!(">50K")), ("\"1\"", json!("1")), ("-2.5", json!(-2.5)), ("true", json!(true))]
+    {
         let output = world.command(["outcome", "v1.a.b", label, "--gateway", &url]).output().unwrap();
         let ran = Ran::from(output, "outcome");
         assert_eq!((ran.code, ran.out), (0, format!("recorded (gateway {url})\n")), "{label}: {}", ran.err);
@@ -132,7 +147,13 @@ fn the_running_serin_is_found_by_its_home() {
     let nothing = run("get ns --home elsewhere", true);
     assert!(nothing.code == 1 && nothing.err.contains("nothing runs under"), "{}", nothing.err);
     let none = run("get ns", false);
-    assert!(none.code == 1 && none.err.contains("no Serin is running and no kubeconfig was found") && none.err.contains("serin up"), "{}", none.err);
+    assert!(
+        none.code == 1
+            && none.err.contains("no Serin is running and no kubeconfig was found")
+            && none.err.contains("serin up"),
+        "{}",
+        none.err
+    );
     let gateway = run("infer income --data {}", false);
     assert!(gateway.code == 1 && gateway.err.contains("no gateway is known"), "{}", gateway.err);
 }

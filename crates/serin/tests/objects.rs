@@ -71,10 +71,18 @@ fn a_bad_manifest_is_refused_with_the_fields_path_and_nothing_changes() {
     // why, change of the manifest, what the message must have
     let rows = [
         ("unknown field", ("  replicas: 2", "  replicaz: 2"), vec!["unknown field", "spec.replicaz"]),
-        ("unknown deep field", ("weight: 50", "weigth: 50, weight: 50"), vec!["unknown field", "spec.rollout.steps[1].canary.weigth"]),
+        (
+            "unknown deep field",
+            ("weight: 50", "weigth: 50, weight: 50"),
+            vec!["unknown field", "spec.rollout.steps[1].canary.weigth"],
+        ),
         ("wrong type", ("replicas: 2", "replicas: two"), vec!["spec.replicas"]),
         ("out of range", ("replicas: 2", "replicas: 5000"), vec!["spec.replicas", "1000"]),
-        ("a rule", ("storageUri: /models/v1.onnx", "url: http://127.0.0.1:1\n    storageUri: /m"), vec!["spec.model", "exactly one runtime"]),
+        (
+            "a rule",
+            ("storageUri: /models/v1.onnx", "url: http://127.0.0.1:1\n    storageUri: /m"),
+            vec!["spec.model", "exactly one runtime"],
+        ),
         ("missing", ("    version: v1\n", ""), vec!["spec.model.version"]),
     ];
     for (why, (from, to), wanted) in rows {
@@ -95,7 +103,8 @@ fn among_several_objects_the_good_ones_are_applied_and_the_code_is_1() {
     let bad = ENDPOINT.replace("income", "bad").replace("replicas: 2", "replicas: x");
     let secret = "apiVersion: v1\nkind: Secret\nmetadata: {name: s}\nstringData: {k: v}\n";
     world.write("all/1.yaml", &format!("{ENDPOINT}---\n{bad}---\n{secret}"));
-    world.write("all/2.json", &json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "ml"}}).to_string());
+    world
+        .write("all/2.json", &json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "ml"}}).to_string());
     world.write("all/readme.txt", "not a manifest");
     let ran = world.run("apply -f all");
     assert_eq!(ran.code, 1);
@@ -156,7 +165,10 @@ fn get_prints_tables_objects_and_names() {
     world.ok("apply -f f.yaml -n fraud");
 
     let table = world.ok("get endpoints");
-    assert_eq!(table.lines().next().unwrap().split_whitespace().collect::<Vec<_>>(), ["NAME", "ACTIVE", "CANDIDATE", "STEP", "WEIGHT", "GATES", "READY", "AGE"]);
+    assert_eq!(
+        table.lines().next().unwrap().split_whitespace().collect::<Vec<_>>(),
+        ["NAME", "ACTIVE", "CANDIDATE", "STEP", "WEIGHT", "GATES", "READY", "AGE"]
+    );
     assert!(table.lines().nth(1).unwrap().starts_with("income ") && table.lines().count() == 2, "{table}");
     assert!(world.ok("get mep -o wide").contains("DIGEST"));
     let everywhere = world.ok("get modelendpoints.serin.dev -A");
@@ -164,7 +176,11 @@ fn get_prints_tables_objects_and_names() {
     assert!(everywhere.contains("fraud       spam") && everywhere.contains("default     income"), "{everywhere}");
     assert_eq!(world.ok("get endpoints -A -l team=mail -o name"), "modelendpoint.serin.dev/spam\n");
     let none = world.run("get endpoints -l team=none");
-    assert!(none.code == 0 && none.out.is_empty() && none.err.contains("no objects found in namespace default"), "{}", none.err);
+    assert!(
+        none.code == 0 && none.out.is_empty() && none.err.contains("no objects found in namespace default"),
+        "{}",
+        none.err
+    );
     assert!(!world.ok("get endpoints --no-headers").contains("NAME"));
 
     let one: Value = serde_json::from_str(&world.ok("get endpoint income -o json")).unwrap();
@@ -185,7 +201,12 @@ fn get_prints_tables_objects_and_names() {
     assert!(several.contains("modelendpoint.serin.dev/income") && several.contains("namespace/fraud"), "{several}");
     assert!(world.ok("get ns fraud").contains("fraud"));
     assert!(world.ok("get serin").contains("income"));
-    assert!(world.ok("get endpoint/income namespace/fraud -o name").lines().eq(["modelendpoint.serin.dev/income", "namespace/fraud"]));
+    assert!(
+        world
+            .ok("get endpoint/income namespace/fraud -o name")
+            .lines()
+            .eq(["modelendpoint.serin.dev/income", "namespace/fraud"])
+    );
 }
 
 #[test]
@@ -193,7 +214,9 @@ fn get_watch_prints_every_change_until_it_is_stopped() {
     let world = World::new();
     world.write("e.yaml", ENDPOINT);
     world.ok("apply -f e.yaml");
-    let mut running = Running(world.command(["get", "endpoint", "income", "-w", "-o", "wide"]).stdout(Stdio::piped()).spawn().unwrap());
+    let mut running = Running(
+        world.command(["get", "endpoint", "income", "-w", "-o", "wide"]).stdout(Stdio::piped()).spawn().unwrap(),
+    );
     let mut lines = BufReader::new(running.0.stdout.take().unwrap()).lines();
     let mut next = || lines.next().unwrap().unwrap();
     assert!(next().starts_with("NAME "));
@@ -203,7 +226,8 @@ fn get_watch_prints_every_change_until_it_is_stopped() {
     let line = next();
     assert!(line.starts_with("income ") && line.contains("v7"), "{line}");
 
-    let mut names = Running(world.command(["get", "endpoints", "-w", "-o", "name"]).stdout(Stdio::piped()).spawn().unwrap());
+    let mut names =
+        Running(world.command(["get", "endpoints", "-w", "-o", "name"]).stdout(Stdio::piped()).spawn().unwrap());
     let mut lines = BufReader::new(names.0.stdout.take().unwrap()).lines();
     assert_eq!(lines.next().unwrap().unwrap(), "modelendpoint.serin.dev/income");
     world.write("f.yaml", &ENDPOINT.replace("income", "spam"));
@@ -225,8 +249,11 @@ fn describe_shows_an_endpoint_with_its_rollout_gates_replicas_and_events() {
         "reason": "Gathering", "message": "errors: 12 of 100 requests", "waitingFor": "88 more requests of the candidate",
         "gates": [{"name": "errors", "verdict": "Inconclusive", "missing": "TooFewSamples", "enforced": true, "eValue": 1.5, "share": 0.5,
                    "control": [1, 900], "candidate": [0, 12], "message": "12 of 100 requests"}]}}));
-    world.post(&format!("{group}/modelservers"), &json!({"apiVersion": "serin.dev/v1alpha1", "kind": "ModelServer", "metadata": metadata("income-v2"),
-        "spec": {"endpoint": "income", "revision": "income-v2", "replicas": 1}}));
+    world.post(
+        &format!("{group}/modelservers"),
+        &json!({"apiVersion": "serin.dev/v1alpha1", "kind": "ModelServer", "metadata": metadata("income-v2"),
+        "spec": {"endpoint": "income", "revision": "income-v2", "replicas": 1}}),
+    );
     world.merge(&format!("{group}/modelservers/income-v2/status"), &json!({"status": {"slots": [{"slot": "default.income-v2-0", "state": "BackOff", "restarts": 3, "reason": "digest mismatch"}]}}));
     world.merge(&format!("{ENDPOINTS}/income/status"), &json!({"status": {"active": version("v1"), "candidate": version("v2"), "ready": "2/2",
         "rollout": {"name": "income-1", "phase": "Progressing"},
@@ -259,7 +286,10 @@ fn describe_shows_an_endpoint_with_its_rollout_gates_replicas_and_events() {
     assert!(!text.contains("last-applied") && !text.contains('\u{1b}'), "{text}");
 
     let rollout = world.ok("describe rollout income-1");
-    assert!(rollout.contains("Gates:") && rollout.contains("Bucketing:") && rollout.contains("Events:        none"), "{rollout}");
+    assert!(
+        rollout.contains("Gates:") && rollout.contains("Bucketing:") && rollout.contains("Events:        none"),
+        "{rollout}"
+    );
     assert!(world.ok("describe servers").contains("Restarts:      3"));
     assert!(world.ok("describe ns fraud").contains("Kind:          Namespace, v1"));
 }
@@ -286,7 +316,10 @@ fn delete_waits_until_the_object_is_gone() {
     assert_eq!((ran.code, ran.out.as_str()), (0, ""));
     world.write("f.yaml", &format!("{ENDPOINT}---\n{}", ENDPOINT.replace("income", "spam")));
     world.ok("apply -f f.yaml");
-    assert_eq!(world.ok("delete endpoint/income endpoint/spam"), "modelendpoint.serin.dev/income deleted\nmodelendpoint.serin.dev/spam deleted\n");
+    assert_eq!(
+        world.ok("delete endpoint/income endpoint/spam"),
+        "modelendpoint.serin.dev/income deleted\nmodelendpoint.serin.dev/spam deleted\n"
+    );
 }
 
 #[test]

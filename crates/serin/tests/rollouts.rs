@@ -23,11 +23,13 @@ fn model(name: &str) -> Value {
 fn world(status: &Value) -> World {
     let world = World::new();
     let metadata = |name: &str| json!({"name": name, "labels": {"serin.dev/endpoint": "income"}});
-    let object = |kind: &str, name: &str, spec: Value| {
-        json!({"apiVersion": "serin.dev/v1alpha1", "kind": kind, "metadata": metadata(name), "spec": spec})
-    };
+    let object = |kind: &str, name: &str, spec: Value| json!({"apiVersion": "serin.dev/v1alpha1", "kind": kind, "metadata": metadata(name), "spec": spec});
     let post = |plural: &str, object: Value| world.post(&format!("{GROUP}/{plural}"), &object);
-    world.write("e.yaml", &object("ModelEndpoint", "income", json!({"model": {"version": "v3", "storageUri": "/models/v3.onnx"}})).to_string());
+    world.write(
+        "e.yaml",
+        &object("ModelEndpoint", "income", json!({"model": {"version": "v3", "storageUri": "/models/v3.onnx"}}))
+            .to_string(),
+    );
     world.ok("apply -f e.yaml");
     for name in ["v1", "v2", "v3"] {
         let revision = format!("income-{name}");
@@ -38,7 +40,11 @@ fn world(status: &Value) -> World {
                           "bucketing": {"version": "v1", "seed": "s"}});
         post("modelrollouts", object("ModelRollout", name, spec));
     }
-    set(&world, "income-1", &json!({"phase": "Promoted", "step": 4, "steps": 4, "startedAt": 1000, "finishedAt": 61_000}));
+    set(
+        &world,
+        "income-1",
+        &json!({"phase": "Promoted", "step": 4, "steps": 4, "startedAt": 1000, "finishedAt": 61_000}),
+    );
     set(&world, "income-2", status);
     let endpoint = json!({"active": version("v2"), "observedGeneration": 1, "ready": "1/1",
         "rollout": {"name": "income-2", "phase": "Progressing"}});
@@ -155,7 +161,11 @@ fn a_step_that_ends_while_a_person_decides_is_not_skipped() {
     let world = World::with_routes(axum::Router::new().fallback(handler));
     let ran = world.run("rollout promote income");
     assert_eq!((ran.code, ran.out.as_str()), (1, ""));
-    assert!(ran.err.contains("moved on while this was decided: step 2 of 4 then, step 3 of 4 now; nothing was changed"), "{}", ran.err);
+    assert!(
+        ran.err.contains("moved on while this was decided: step 2 of 4 then, step 3 of 4 now; nothing was changed"),
+        "{}",
+        ran.err
+    );
 }
 
 #[test]
@@ -177,7 +187,10 @@ fn status_prints_the_state_and_its_watch_ends_as_the_rollout_does() {
     let world = world(&progressing());
     let text = world.ok("rollout status income");
     assert!(text.contains("Phase:        Progressing, step 2 of 4, 25% of traffic on v3"), "{text}");
-    assert!(text.contains("errors   Pass      0.5       40         1/900     0/300       0 of 300 requests failed"), "{text}");
+    assert!(
+        text.contains("errors   Pass      0.5       40         1/900     0/300       0 of 300 requests failed"),
+        "{text}"
+    );
     assert!(world.ok("rollout status income --rollout income-1").contains("Phase:        Promoted"));
     let object: Value = serde_json::from_str(&world.ok("rollout status income -o json")).unwrap();
     assert_eq!(object["status"]["step"], 1);
@@ -186,12 +199,21 @@ fn status_prints_the_state_and_its_watch_ends_as_the_rollout_does() {
 
     let slow = world.run("rollout status income --watch --timeout 200ms");
     assert_eq!(slow.code, 5);
-    assert!(slow.out.contains("income-2 v2 -> v3: Progressing, step 2 of 4, 25% - waiting for 88 requests"), "{}", slow.out);
+    assert!(
+        slow.out.contains("income-2 v2 -> v3: Progressing, step 2 of 4, 25% - waiting for 88 requests"),
+        "{}",
+        slow.out
+    );
 
     let rows = [("Promoted", 0), ("RolledBack", 3), ("Held", 4), ("Superseded", 6)];
     for (phase, code) in rows {
         set(&world, "income-2", &progressing());
-        let child = world.command(["rollout", "status", "income", "-w"]).stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap();
+        let child = world
+            .command(["rollout", "status", "income", "-w"])
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
         std::thread::sleep(std::time::Duration::from_millis(150));
         set(&world, "income-2", &json!({"phase": phase, "message": "the reason"}));
         let ran = Ran::from(child.wait_with_output().unwrap(), "rollout status");
@@ -211,7 +233,9 @@ fn a_watch_waits_for_the_rollout_of_the_spec_that_was_applied_last() {
     let world = world(&json!({"phase": "Promoted"}));
     // A new spec that nobody has looked at yet: the promoted rollout is not its answer.
     world.merge(&format!("{GROUP}/modelendpoints/income"), &json!({"spec": {"replicas": 2}}));
-    let mut child = common::Running(world.command(["rollout", "status", "income", "-w"]).stdout(std::process::Stdio::null()).spawn().unwrap());
+    let mut child = common::Running(
+        world.command(["rollout", "status", "income", "-w"]).stdout(std::process::Stdio::null()).spawn().unwrap(),
+    );
     std::thread::sleep(std::time::Duration::from_millis(250));
     assert!(child.0.try_wait().unwrap().is_none(), "it took the old rollout for the new one");
     world.merge(&format!("{GROUP}/modelendpoints/income/status"), &json!({"status": {"observedGeneration": 2}}));
@@ -227,7 +251,11 @@ fn a_watch_waits_for_the_rollout_of_the_spec_that_was_applied_last() {
 fn undo_goes_back_to_what_the_last_promotion_replaced_and_the_next_apply_is_clean() {
     let world = world(&json!({"phase": "RolledBack"}));
     let ran = world.ok("rollout undo income");
-    assert!(ran.contains("income (namespace default, at context test") && ran.contains("undoes income-1, back to v1 (income-v1) at once"), "{ran}");
+    assert!(
+        ran.contains("income (namespace default, at context test")
+            && ran.contains("undoes income-1, back to v1 (income-v1) at once"),
+        "{ran}"
+    );
     let endpoint = world.get(&format!("{GROUP}/modelendpoints/income"));
     assert_eq!(endpoint["metadata"]["annotations"]["serin.dev/undo"], "income-1");
     let mut want = model("v1");
@@ -264,7 +292,10 @@ fn history_and_explain_show_what_happened() {
     assert_eq!(list["items"].as_array().unwrap().len(), 2);
 
     let text = world.ok("explain income");
-    assert!(text.contains("income-2: v2 -> v3") && text.contains("gate errors: pass; 0 of 300 requests failed"), "{text}");
+    assert!(
+        text.contains("income-2: v2 -> v3") && text.contains("gate errors: pass; 0 of 300 requests failed"),
+        "{text}"
+    );
     assert!(world.ok("explain income --rollout income-1").contains("income-1: v1 -> v2 is promoted"));
     let value: Value = serde_json::from_str(&world.ok("explain income -o json")).unwrap();
     assert_eq!((&value["rollout"], &value["gates"][0]["name"]), (&json!("income-2"), &json!("errors")));
@@ -286,7 +317,8 @@ fn an_endpoint_without_a_rollout_says_so() {
     assert!(history.code == 0 && history.err.contains("has no rollout yet"), "{}", history.err);
     assert_eq!(world.run("rollout history nope").code, 1);
     let ready = json!([{"type": "Ready", "status": "True", "reason": "R", "message": "m", "lastTransitionTime": "2026-01-01T00:00:00Z"}]);
-    let status = json!({"status": {"observedGeneration": 1, "active": version("v1"), "ready": "1/1", "conditions": ready}});
+    let status =
+        json!({"status": {"observedGeneration": 1, "active": version("v1"), "ready": "1/1", "conditions": ready}});
     world.merge(&format!("{GROUP}/modelendpoints/income/status"), &status);
     let ran = world.run("rollout status income --watch");
     assert_eq!((ran.code, ran.out.as_str()), (0, "income serves v1, 1/1 ready; it has had no rollout yet\n"));

@@ -13,6 +13,7 @@ mod index;
 mod writer;
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 
 use bytes::Bytes;
@@ -231,6 +232,7 @@ pub struct Store {
 struct Shared {
     index: RwLock<Index>,
     disk: Disk,
+    commits: AtomicU64,
 }
 
 struct WriteQueue {
@@ -278,7 +280,7 @@ impl Store {
 
     fn start(disk: Disk, options: StoreOptions) -> Result<Self, StoreError> {
         let (index, log) = disk.load(&options)?;
-        let shared = Arc::new(Shared { index: RwLock::new(index), disk });
+        let shared = Arc::new(Shared { index: RwLock::new(index), disk, commits: AtomicU64::new(0) });
         let (sender, jobs) = mpsc::channel(QUEUE_LEN);
         let writer = writer::Writer::new(shared.clone(), log, options);
         let thread = std::thread::Builder::new()
@@ -292,6 +294,11 @@ impl Store {
     /// The newest committed revision; 0 for an empty store.
     pub fn revision(&self) -> u64 {
         self.shared.read().revision()
+    }
+
+    /// Transactions committed since the store was opened. Writes per transaction say how much they share.
+    pub fn commits(&self) -> u64 {
+        self.shared.commits.load(Ordering::Relaxed)
     }
 
     /// The oldest revision that a watch can continue from.

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use serde_json::Value;
@@ -82,6 +83,7 @@ impl Writer {
         }
         match self.shared.disk.commit(&batch.events, &mut self.log, &self.options) {
             Ok(oldest) => {
+                self.shared.commits.fetch_add(1, Ordering::Relaxed);
                 self.shared.write().publish(&batch.events, oldest);
                 for (event, reply) in batch.events.iter().zip(batch.replies) {
                     let _ = reply.send(Ok(event.object.clone()));

@@ -1,6 +1,7 @@
 //! What the tests share: a sample kind and a server that serves it.
 #![allow(dead_code)]
 
+pub mod http;
 pub mod outside;
 
 use kube::core::CustomResourceExt as _;

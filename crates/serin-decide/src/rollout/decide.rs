@@ -149,13 +149,12 @@ impl<'a> Engine<'a> {
         let judgement = self.judge();
         if let Some(failure) = &judgement.failed {
             let verdict = judgement.gates.iter().find(|g| g.name == failure.gate.as_str());
-            let message = format!(
-                "{}: {} (all gates together: {} of {} needed)",
-                failure.gate,
-                verdict.map_or("", |g| g.message.as_str()),
-                number(failure.sum),
-                number(failure.needed)
-            );
+            let together = if judgement.gates.iter().filter(|g| g.enforced).count() > 1 {
+                format!(" (all gates together: {} of {} needed)", number(failure.sum), number(failure.needed))
+            } else {
+                String::new()
+            };
+            let message = format!("{}: {}{together}", failure.gate, verdict.map_or("", |g| g.message.as_str()));
             return self.go_back(Reason::GateFailed, message, Some(judgement));
         }
         self.next.gates.clone_from(&judgement.gates);
@@ -529,9 +528,9 @@ impl<'a> Engine<'a> {
         let waiting = if !self.applied() {
             self.gateways_line()
         } else if stray > 0 {
-            format!("{} requests still went to the candidate after its weight became 0", count(stray))
+            format!("a gateway that sends the candidate nothing; requests since its weight became 0: {}", count(stray))
         } else {
-            format!("{} requests that the candidate still answers", count(self.input.observed.candidate_in_flight))
+            format!("requests that the candidate still answers: {}", count(self.input.observed.candidate_in_flight))
         };
         if late {
             let message = format!("not confirmed within {RETURN_DEADLINE} that traffic is back: {waiting}");

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use serin_api::hash::sha256_hex;
 use serin_api::resources::endpoint::VersionRef;
 use serin_api::resources::rollout::{
-    ArmCounts, Bucketing, BucketingVersion, CellEvidence, ModelRolloutSpec, ModelRolloutStatus, Promote,
+    ArmCounts, Bucketing, BucketingVersion, CellEvidence, Frozen, ModelRolloutSpec, ModelRolloutStatus, Promote,
     RolloutPhase, SourceEvidence, Verdict,
 };
 use serin_api::units::{Millis, Span, Weight};
@@ -144,7 +144,8 @@ struct Cell {
 struct Labels {
     due: u64,
     cell: usize,
-    counts: Vec<(Side, Label)>,
+    /// Right and wrong ones, of the control and of the candidate.
+    counts: [[u32; 2]; 2],
 }
 
 #[derive(Default)]
@@ -304,15 +305,22 @@ impl<'a> Simulation<'a> {
         self.set_answers();
     }
 
+    /// The references in force once the candidate may take traffic. A policy may go on without any.
+    fn references(&self) -> Option<Frozen> {
+        let begun = self.status.epochs.iter().any(|e| e.weights.iter().any(|w| *w > Weight::ZERO));
+        begun.then(|| self.status.frozen.clone().unwrap_or_default())
+    }
+
     fn set_answers(&mut self) {
-        self.answers = self.status.frozen.as_ref().map(|frozen| {
-            let share = self.world.label_share;
+        let references = self.references();
+        let share = self.world.label_share;
+        self.answers = references.as_ref().map(|frozen| {
             [
                 Answers::new(&self.world.control, Side::Control, frozen, share),
                 Answers::new(&self.world.candidate, Side::Candidate, frozen, share),
             ]
         });
-        self.order = self.status.frozen.as_ref().map(rising).unwrap_or_default();
+        self.order = references.as_ref().map(rising).unwrap_or_default();
     }
 
     fn set_verbs(&mut self) {
@@ -338,20 +346,20 @@ impl<'a> Simulation<'a> {
             self.outcome.weights.push(weight);
         }
         let record = self.status.epochs.iter().find(|e| e.epoch == epoch);
-        let (Some(record), Some(frozen)) = (record, &self.status.frozen) else { return };
+        let (Some(record), Some(frozen)) = (record, self.references()) else { return };
         if weight == Weight::ZERO || self.status.phase.is_final() {
             return;
         }
         let fresh = self.outcome.sentinels.is_empty()
             || self.cells.last().is_none_or(|c| c.bake != record.bake || c.evidence.epoch < self.status.epochs[0].epoch);
         if fresh {
-            self.outcome.sentinels.push(Sentinel::new(&self.plan.gates, frozen, record.bake));
+            self.outcome.sentinels.push(Sentinel::new(&self.plan.gates, &frozen, record.bake));
         }
         let sentinel = self.outcome.sentinels.len() - 1;
         self.outcome.sentinels[sentinel].set_probability(weight.probability());
         let arm = || ArmCounts {
             over: vec![0; frozen.latency.len()],
-            bins: vec![0; bin_count(frozen)],
+            bins: vec![0; bin_count(&frozen)],
             ..ArmCounts::default()
         };
         let evidence = CellEvidence { epoch, stratum: 0, control: arm(), candidate: arm() };
@@ -360,7 +368,7 @@ impl<'a> Simulation<'a> {
 
     fn serve(&mut self) {
         let requests = self.poisson.draw(&mut self.rng);
-        if self.status.frozen.is_none() {
+        if self.answers.is_none() {
             for _ in 0..requests {
                 sample(&self.world.control, &mut self.rng, &mut self.reference);
             }
@@ -373,7 +381,7 @@ impl<'a> Simulation<'a> {
             return;
         }
         let sentinel = &mut self.outcome.sentinels[cell.sentinel];
-        let mut labels = Vec::new();
+        let mut labels = [[0; 2]; 2];
         for _ in 0..requests {
             let bucket = random_bucket(self.rng.bits());
             let candidate = assign(bucket, weight) == Assigned::Candidate && !self.world.starved;
@@ -396,11 +404,13 @@ impl<'a> Simulation<'a> {
             }
             self.outcome.exposed += u64::from(candidate);
             sentinel.see(side, seen);
-            if seen.label != Label::None {
-                labels.push((side, seen.label));
+            match seen.label {
+                Label::None => {}
+                Label::Right => labels[side as usize][0] += 1,
+                Label::Wrong => labels[side as usize][1] += 1,
             }
         }
-        if !labels.is_empty() {
+        if labels != [[0; 2]; 2] {
             let due = self.tick + ticks(self.scenario.labels.delay);
             self.labels.push_back(Labels { due, cell: at, counts: labels });
         }
@@ -411,14 +421,13 @@ impl<'a> Simulation<'a> {
             let Some(batch) = self.labels.pop_front() else { return };
             let cell = &mut self.cells[batch.cell];
             let sentinel = &mut self.outcome.sentinels[cell.sentinel];
-            for (side, label) in batch.counts {
-                let arm = match side {
-                    Side::Control => &mut cell.evidence.control,
-                    Side::Candidate => &mut cell.evidence.candidate,
-                };
-                arm.labels += 1;
-                arm.wrong += u64::from(label == Label::Wrong);
-                sentinel.see_label(side, label, cell.probability);
+            let arms = [&mut cell.evidence.control, &mut cell.evidence.candidate];
+            for ((arm, [right, wrong]), side) in arms.into_iter().zip(batch.counts).zip([Side::Control, Side::Candidate]) {
+                arm.labels += u64::from(right + wrong);
+                arm.wrong += u64::from(wrong);
+                for _ in 0..wrong {
+                    sentinel.see_wrong(side, cell.probability);
+                }
             }
         }
     }
@@ -498,12 +507,11 @@ impl<'a> Simulation<'a> {
             self.how.kills.iter().find(|k| k.decision == self.made)
         });
         if kill.is_none_or(|k| k.written) && decision.persist {
-            let before = self.status.frozen.is_some();
             if decision.status.attempt > self.status.attempt {
                 self.reference = ReferenceSample::default();
             }
             self.status = decision.status;
-            if before != self.status.frozen.is_some() {
+            if self.answers.is_some() != self.references().is_some() {
                 self.set_answers();
             }
         }

@@ -7,7 +7,7 @@
 use serin_api::resources::gates::GateMode;
 use serin_api::resources::rollout::Frozen;
 
-use super::model::{Label, Seen};
+use super::model::Seen;
 use crate::analysis::eprocess::{Direction, EProcess, Likelihood};
 use crate::analysis::split::{GateName, GateSet};
 use crate::evidence::{Side, bin_count};
@@ -115,11 +115,8 @@ impl Sentinel {
         }
     }
 
-    /// Takes a label that arrived for a request assigned with `probability`.
-    pub(super) fn see_label(&mut self, side: Side, label: Label, probability: f64) {
-        if label != Label::Wrong {
-            return;
-        }
+    /// Takes a label that says wrong, for a request assigned with `probability`.
+    pub(super) fn see_wrong(&mut self, side: Side, probability: f64) {
         if probability == self.probability {
             return self.event(self.labels, side);
         }

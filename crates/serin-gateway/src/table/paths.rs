@@ -27,7 +27,10 @@ pub struct Found {
 /// Finds endpoints by path.
 #[derive(Debug, Default)]
 pub struct Paths {
-    models: HashMap<Box<str>, HashMap<Box<str>, usize>>,
+    /// Endpoints of the default namespace, by name: one lookup for most requests.
+    models: HashMap<Box<str>, usize>,
+    /// Endpoints of all others.
+    others: HashMap<Box<str>, HashMap<Box<str>, usize>>,
     prefixes: HashMap<Box<str>, usize>,
 }
 
@@ -38,7 +41,10 @@ impl Paths {
         let mut paths = Paths::default();
         for (index, endpoint) in endpoints.iter().enumerate() {
             let route = endpoint.route();
-            let models = paths.models.entry(route.namespace.as_str().into()).or_default();
+            let models = match route.namespace.as_str() {
+                DEFAULT_NAMESPACE => &mut paths.models,
+                namespace => paths.others.entry(namespace.into()).or_default(),
+            };
             models.insert(route.name.as_str().into(), index);
             if let Some(prefix) = &route.path {
                 let prefix = prefix.trim_end_matches('/');
@@ -56,7 +62,11 @@ impl Paths {
     #[must_use]
     pub fn find(&self, path: &str) -> Option<Found> {
         if let Some(model) = model_path(path) {
-            let endpoint = *self.models.get(model.namespace)?.get(model.name)?;
+            let models = match model.namespace {
+                DEFAULT_NAMESPACE => &self.models,
+                namespace => self.others.get(namespace)?,
+            };
+            let endpoint = *models.get(model.name)?;
             return Some(Found { endpoint, strip: model.strip, plain: false });
         }
         if is_reserved(path) {

@@ -21,8 +21,8 @@ use self::stage::Stage;
 use crate::console;
 use crate::error::{Error, Result};
 
-/// Requests per second. At 10 % the candidate gets 30 of them.
-const RATE: u32 = 300;
+/// Requests per second. At 10 % the candidate gets 20 of them.
+const RATE: u32 = 200;
 /// Connections that send them.
 const CONNECTIONS: usize = 32;
 /// Labels arrive this much later than the answers.
@@ -61,9 +61,10 @@ pub struct DemoArgs {
 }
 
 /// Runs the demo. Nothing is left running, whatever happens.
-pub async fn run(args: &DemoArgs, out: &mut impl Write) -> Result<()> {
+pub async fn run(args: &DemoArgs, out: &mut dyn Write) -> Result<()> {
     let rows = Rows::read(&args.examples.join("rows.csv"))?;
-    let examples = std::path::absolute(&args.examples).map_err(|source| Error::Read { path: args.examples.clone(), source })?;
+    let examples =
+        std::path::absolute(&args.examples).map_err(|source| Error::Read { path: args.examples.clone(), source })?;
     let mut stage = Stage::set_up(&examples).await?;
     let played = tokio::select! {
         played = play(&mut stage, args.scenario, &examples, rows) => played,
@@ -86,7 +87,7 @@ async fn play(stage: &mut Stage, scenario: Scenario, examples: &Path, rows: Rows
     stage.wait_ready().await?;
     let replay = Replay::start(stage.gateway(), rows, RATE, CONNECTIONS, LABEL_DELAY);
     let mut live = Live::new(started);
-    live.headline("v1 serves; 300 requests a second, labels 5 seconds late");
+    live.headline("v1 serves; 200 requests a second, labels 5 seconds late");
     let until = Instant::now() + BASELINE;
     while Instant::now() < until {
         live.show(stage, &replay).await?;
@@ -100,13 +101,18 @@ async fn play(stage: &mut Stage, scenario: Scenario, examples: &Path, rows: Rows
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
     let replayed = replay.stop().await;
-    let exposed = |version: &str| stage.assigned(version);
-    let (exposed_v2, exposed_v3) = (exposed("v2").await?, exposed("v3").await?);
+    let (exposed_v2, exposed_v3) = (stage.assigned("v2").await?, stage.assigned("v3").await?);
     Ok(Report::new(scenario, started.elapsed(), &replayed, v2.with_exposed(exposed_v2), v3.with_exposed(exposed_v3)))
 }
 
 /// Ships a version and follows its rollout to the end.
-async fn ship(stage: &Stage, replay: &Replay, live: &mut Live, number: u64, shipped: scenario::Shipped) -> Result<VersionReport> {
+async fn ship(
+    stage: &Stage,
+    replay: &Replay,
+    live: &mut Live,
+    number: u64,
+    shipped: scenario::Shipped,
+) -> Result<VersionReport> {
     live.headline(&format!("ship {}: {}", shipped.version, shipped.what));
     stage.ship(&shipped).await?;
     let name = format!("{}-{}", stage::ENDPOINT, number - 1);
@@ -122,7 +128,10 @@ async fn ship(stage: &Stage, replay: &Replay, live: &mut Live, number: u64, ship
         }
         if Instant::now() > deadline {
             let waits = status.map(|s| s.waiting_for.clone()).unwrap_or_default();
-            return Err(Error::Demo(format!("{name} did not end within {} s; it waits for {waits}", ROLLOUT_MAX.as_secs())));
+            return Err(Error::Demo(format!(
+                "{name} did not end within {} s; it waits for {waits}",
+                ROLLOUT_MAX.as_secs()
+            )));
         }
         tokio::time::sleep(Duration::from_millis(250)).await;
     }

@@ -39,10 +39,12 @@ impl Rows {
         for line in text.lines().skip(1) {
             let Some((values, label)) = line.rsplit_once(',') else { continue };
             let width = values.split(',').count();
-            let body = format!(
-                r#"{{"inputs":[{{"name":"input","shape":[1,{width}],"datatype":"FP32","data":[{values}]}}]}}"#
-            );
-            let label = label.trim().parse().map_err(|_| Error::Demo(format!("{}: label {label:?} is no number", path.display())))?;
+            let body =
+                format!(r#"{{"inputs":[{{"name":"input","shape":[1,{width}],"datatype":"FP32","data":[{values}]}}]}}"#);
+            let label = label
+                .trim()
+                .parse()
+                .map_err(|_| Error::Demo(format!("{}: label {label:?} is no number", path.display())))?;
             requests.push((Bytes::from(body), label));
         }
         if requests.is_empty() {
@@ -165,7 +167,11 @@ impl Replay {
             crate::console::warning(&format!("the first request that failed: {failure}"));
         }
         let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        Replayed { answered: of(&self.counts.answered), failed: of(&self.counts.failed), labels: of(&self.counts.labels) }
+        Replayed {
+            answered: of(&self.counts.answered),
+            failed: of(&self.counts.failed),
+            labels: of(&self.counts.labels),
+        }
     }
 }
 
@@ -180,7 +186,9 @@ impl Counts {
                     let mut versions = self.versions.lock().unwrap_or_else(PoisonError::into_inner);
                     let at = now();
                     let index = version.strip_prefix('v').and_then(|n| n.parse::<usize>().ok()).unwrap_or(0);
-                    if let Some(count) = versions.by_second.entry(at.0 / 1000).or_default().get_mut(index.wrapping_sub(1)) {
+                    if let Some(count) =
+                        versions.by_second.entry(at.0 / 1000).or_default().get_mut(index.wrapping_sub(1))
+                    {
                         *count += 1;
                     }
                     versions.last_served.insert(version, at);

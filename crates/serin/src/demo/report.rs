@@ -105,7 +105,13 @@ impl VersionReport {
 
 impl Report {
     /// Puts the parts together.
-    pub fn new(scenario: Scenario, took: Duration, replayed: &Replayed, v2: VersionReport, v3: VersionReport) -> Report {
+    pub fn new(
+        scenario: Scenario,
+        took: Duration,
+        replayed: &Replayed,
+        v2: VersionReport,
+        v3: VersionReport,
+    ) -> Report {
         Report {
             scenario: format!("{scenario:?}").to_lowercase(),
             requests: replayed.answered,
@@ -120,7 +126,11 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "\n{} requests in {:.0} s, {} failed, {} labels posted", self.requests, self.seconds, self.failed, self.labels)?;
+        writeln!(
+            f,
+            "\n{} requests in {:.0} s, {} failed, {} labels posted",
+            self.requests, self.seconds, self.failed, self.labels
+        )?;
         for (name, version) in [("v2", &self.v2), ("v3", &self.v3)] {
             write!(f, "{name}  {}, {} requests exposed", version.outcome, version.exposed)?;
             if let (Some(detect), Some(back)) = (version.detect_seconds, version.switch_back_seconds) {

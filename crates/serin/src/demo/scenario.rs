@@ -48,7 +48,9 @@ impl Scenario {
 
     /// The third version.
     pub fn third(self) -> Shipped {
-        let off = |gates: &[&str]| gates.iter().map(|g| (*g, serde_json::json!({"mode": "Disabled"}))).collect::<BTreeMap<_, _>>();
+        let off = |gates: &[&'static str]| -> BTreeMap<&'static str, serde_json::Value> {
+            gates.iter().map(|gate| (*gate, serde_json::json!({"mode": "Disabled"}))).collect()
+        };
         let (artifact, what) = match self {
             Scenario::Same => ("v2-again.onnx", "v2 exported again: another digest, equal answers"),
             Scenario::Errors => ("v2-again.onnx", "v2, but 5 % of its requests fail"),

@@ -40,7 +40,8 @@ impl Stage {
         let layout = Layout::new(&home, rustix::process::getuid().as_raw());
         let executable = std::env::current_exe().map_err(|source| Error::Read { path: "serin".into(), source })?;
         std::fs::create_dir_all(&home).map_err(|source| Error::Write { path: home.clone(), source })?;
-        let log = std::fs::File::create(home.join("up.log")).map_err(|source| Error::Write { path: home.clone(), source })?;
+        let log =
+            std::fs::File::create(home.join("up.log")).map_err(|source| Error::Write { path: home.clone(), source })?;
         let supervisor = Command::new(executable)
             .args(["up", "--gateway-port", "0", "--admin-port", "0", "--api-port", "0", "--home"])
             .arg(&home)
@@ -102,7 +103,11 @@ impl Stage {
             }
             if Instant::now() > deadline {
                 let why: Vec<String> = status.conditions.iter().map(|c| format!("{}: {}", c.kind, c.message)).collect();
-                return Err(Error::Demo(format!("{ENDPOINT} is not ready after {} s; {}", READY_MAX.as_secs(), why.join("; "))));
+                return Err(Error::Demo(format!(
+                    "{ENDPOINT} is not ready after {} s; {}",
+                    READY_MAX.as_secs(),
+                    why.join("; ")
+                )));
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
@@ -151,7 +156,9 @@ impl Stage {
         let Some(folder) = report.parent() else { return };
         let folder = folder.join("logs");
         let _ = std::fs::create_dir_all(&folder);
-        for (from, to) in [("up.log", "up.log"), ("logs/control.log", "control.log"), ("logs/gateway.log", "gateway.log")] {
+        for (from, to) in
+            [("up.log", "up.log"), ("logs/control.log", "control.log"), ("logs/gateway.log", "gateway.log")]
+        {
             let _ = std::fs::copy(self.home.join(from), folder.join(to));
         }
         crate::console::note(&format!("logs: {}", folder.display()));

@@ -39,7 +39,10 @@ pub async fn print(target: &Target, object: &Value, out: &mut dyn Write) -> Resu
     field("Replicas", replicas(&endpoint.spec, status.ready.as_deref()))?;
     field("Traffic", traffic(name, text(object, "/metadata/namespace"), &endpoint.spec.traffic))?;
     field("Steps", steps(&endpoint.spec.rollout.steps))?;
-    field("Gates", format!("false rollbacks at most {} %", view::short_number(endpoint.spec.rollout.gates.alpha * 100.0)))?;
+    field(
+        "Gates",
+        format!("false rollbacks at most {} %", view::short_number(endpoint.spec.rollout.gates.alpha * 100.0)),
+    )?;
     generic::pairs("Labels:", &object["metadata"]["labels"], out)?;
     generic::pairs("Annotations:", &object["metadata"]["annotations"], out)?;
 

@@ -77,5 +77,9 @@ pub fn exposed(status: &ModelRolloutStatus) -> u64 {
 
 /// A version's name, else its revision's.
 pub fn version(version: &VersionRef) -> String {
-    [&version.version, &version.revision].into_iter().find(|text| !text.is_empty()).map_or("-", String::as_str).to_owned()
+    [&version.version, &version.revision]
+        .into_iter()
+        .find(|text| !text.is_empty())
+        .map_or("-", String::as_str)
+        .to_owned()
 }

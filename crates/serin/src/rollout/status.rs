@@ -74,7 +74,11 @@ fn without_rollout(endpoint: &ModelEndpoint) -> String {
     let status = endpoint.status.clone().unwrap_or_default();
     match &status.active {
         Some(active) => {
-            format!("{name} serves {}, {} ready; it has had no rollout yet", super::history::version(active), status.ready.unwrap_or_default())
+            format!(
+                "{name} serves {}, {} ready; it has had no rollout yet",
+                super::history::version(active),
+                status.ready.unwrap_or_default()
+            )
         }
         None => format!("{name} does not serve yet; it has had no rollout"),
     }
@@ -103,7 +107,11 @@ async fn watch_to_end(args: &StatusArgs, target: &Target, out: &mut dyn Write) -
         let rollout: ModelRollout = typed(follow.next().await?, target.api.url())?;
         if rollout.spec.endpoint != args.endpoint {
             let owner = rollout.spec.endpoint.clone();
-            return Err(Error::OtherEndpoint { rollout: name(&rollout).to_owned(), owner, endpoint: args.endpoint.clone() });
+            return Err(Error::OtherEndpoint {
+                rollout: name(&rollout).to_owned(),
+                owner,
+                endpoint: args.endpoint.clone(),
+            });
         }
         let face = face(&rollout);
         if printed.as_ref() != Some(&face) {
@@ -223,7 +231,12 @@ mod tests {
 
     #[test]
     fn a_watch_begins_only_when_the_new_spec_was_looked_at() {
-        let endpoint = |observed: i64, rollout: Option<&str>, active: bool, accepted: &str, ready: &str| -> ModelEndpoint {
+        let endpoint = |observed: i64,
+                        rollout: Option<&str>,
+                        active: bool,
+                        accepted: &str,
+                        ready: &str|
+         -> ModelEndpoint {
             let condition = |kind: &str, status: &str| json!({"type": kind, "status": status, "reason": "R", "message": "why", "lastTransitionTime": "1970-01-01T00:00:00Z"});
             let mut status = json!({"observedGeneration": observed, "conditions": [condition("Accepted", accepted), condition("Ready", ready)]});
             if active {

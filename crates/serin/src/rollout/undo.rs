@@ -42,12 +42,13 @@ pub async fn run(args: &UndoArgs, target: &Target, out: &mut dyn Write) -> Resul
             phase: format!("{:?}", phase(busy)),
         });
     }
-    let active = endpoint.status.as_ref().and_then(|status| status.active.as_ref()).map(|active| active.revision.as_str());
+    let active =
+        endpoint.status.as_ref().and_then(|status| status.active.as_ref()).map(|active| active.revision.as_str());
     let undone = match &args.to_revision {
         Some(revision) => promotion_from(&rollouts, revision),
-        None => {
-            Some(last_promoted(&rollouts, active).ok_or_else(|| Error::NothingToUndo { endpoint: args.endpoint.clone() })?)
-        }
+        None => Some(
+            last_promoted(&rollouts, active).ok_or_else(|| Error::NothingToUndo { endpoint: args.endpoint.clone() })?,
+        ),
     };
     let from = undone.map(|undone| undone.spec.from.revision.as_str());
     let revision_name = args.to_revision.as_deref().or(from).unwrap_or_default();
@@ -110,7 +111,8 @@ fn patch(endpoint: &Value, model: &Value, undone: Option<&str>) -> Vec<Value> {
     }
     // The next `apply`, of whichever tool, has to take away what the undo set (the digest, above all).
     for key in apply::LAST_APPLIED_KEYS {
-        let last = annotations.get(key).and_then(Value::as_str).and_then(|text| serde_json::from_str::<Value>(text).ok());
+        let last =
+            annotations.get(key).and_then(Value::as_str).and_then(|text| serde_json::from_str::<Value>(text).ok());
         if let Some(mut last) = last.filter(|last| last["spec"].is_object()) {
             last["spec"]["model"] = model.clone();
             annotate(key, &last.to_string());
@@ -136,11 +138,8 @@ mod tests {
 
     #[test]
     fn undo_means_the_promotion_that_made_the_active_version_active() {
-        let list = [
-            rollout(1, "a", "b", "Promoted"),
-            rollout(2, "b", "c", "Promoted"),
-            rollout(3, "c", "d", "RolledBack"),
-        ];
+        let list =
+            [rollout(1, "a", "b", "Promoted"), rollout(2, "b", "c", "Promoted"), rollout(3, "c", "d", "RolledBack")];
         let undone = |active| last_promoted(&list, active).map(name);
         assert_eq!(undone(Some("c")), Some("income-2"));
         assert_eq!(undone(Some("b")), Some("income-1"));

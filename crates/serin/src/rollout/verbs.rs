@@ -75,7 +75,11 @@ pub async fn resume(args: &VerbArgs, target: &Target, out: &mut dyn Write) -> Re
     refuse_if_over(&rollout, "resumed")?;
     if !rollout.spec.paused {
         let waits = phase(&rollout) == RolloutPhase::Paused;
-        let hint = if waits { "was not paused by a person; `serin rollout promote` ends a pause step" } else { "was not paused" };
+        let hint = if waits {
+            "was not paused by a person; `serin rollout promote` ends a pause step"
+        } else {
+            "was not paused"
+        };
         return say(target, &rollout, hint, out);
     }
     let operations = vec![guard(&rollout), set("/spec/paused", json!(false))];
@@ -126,7 +130,9 @@ fn refuse_if_over(rollout: &ModelRollout, verb: &'static str) -> Result<()> {
     let hint = match phase(rollout) {
         RolloutPhase::Promoted => "`serin rollout undo ENDPOINT` goes back to the version before",
         RolloutPhase::RolledBack => "`serin rollout retry ENDPOINT` starts it again; a new spec.model starts another",
-        RolloutPhase::RollingBack => "wait until traffic is back (`serin rollout status ENDPOINT --watch`), then retry it",
+        RolloutPhase::RollingBack => {
+            "wait until traffic is back (`serin rollout status ENDPOINT --watch`), then retry it"
+        }
         RolloutPhase::Superseded => "a newer rollout took its place; `serin rollout history ENDPOINT` lists them",
         _ => return Ok(()),
     };
@@ -179,7 +185,9 @@ mod tests {
     #[test]
     fn steps_count_from_one_for_people_and_the_bake_has_a_name() {
         let status = |step, steps| ModelRolloutStatus { step, steps, ..ModelRolloutStatus::default() };
-        for (step, steps, text) in [(0, 4, "step 1 of 4"), (3, 4, "step 4 of 4"), (4, 4, "the bake"), (0, 0, "step 1 of 0")] {
+        for (step, steps, text) in
+            [(0, 4, "step 1 of 4"), (3, 4, "step 4 of 4"), (4, 4, "the bake"), (0, 0, "step 1 of 0")]
+        {
             assert_eq!(stage(&status(step, steps)), text);
         }
     }

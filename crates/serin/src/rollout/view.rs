@@ -38,12 +38,14 @@ pub fn why(status: &ModelRolloutStatus) -> String {
 pub fn block(rollout: &ModelRollout, indent: usize, colour: bool, out: &mut dyn Write) -> io::Result<()> {
     let status = rollout.status.clone().unwrap_or_default();
     let pad = " ".repeat(indent);
-    let mut field = |label: &str, value: &str| writeln!(out, "{pad}{:<13} {}", format!("{label}:"), console::clean(value));
+    let mut field =
+        |label: &str, value: &str| writeln!(out, "{pad}{:<13} {}", format!("{label}:"), console::clean(value));
     field("Rollout", &format!("{} ({} -> {})", name(rollout), version(&rollout.spec.from), version(&rollout.spec.to)))?;
     let phase_text = console::paint(&format!("{:?}", status.phase), tone(status.phase), colour);
     // Painted text must not pass through `clean`, which takes escapes away.
     writeln!(out, "{pad}{:<13} {phase_text}{}", "Phase:", phase_details(rollout, &status))?;
-    let mut field = |label: &str, value: &str| writeln!(out, "{pad}{:<13} {}", format!("{label}:"), console::clean(value));
+    let mut field =
+        |label: &str, value: &str| writeln!(out, "{pad}{:<13} {}", format!("{label}:"), console::clean(value));
     if !status.message.is_empty() {
         let reason = if status.reason.is_empty() { String::new() } else { format!("{}: ", status.reason) };
         field("Reason", &format!("{reason}{}", status.message))?;
@@ -147,15 +149,20 @@ mod tests {
 
     #[test]
     fn a_line_says_where_it_is_and_what_it_waits_for_and_at_the_end_why() {
-        let on = rollout(json!({"phase": "Progressing", "step": 1, "steps": 4, "weight": 25, "waitingFor": "40 requests", "message": "m"}));
+        let on = rollout(
+            json!({"phase": "Progressing", "step": 1, "steps": 4, "weight": 25, "waitingFor": "40 requests", "message": "m"}),
+        );
         assert_eq!(line(&on), "income-3 v2 -> v3: Progressing, step 2 of 4, 25% - waiting for 40 requests");
-        let over = rollout(json!({"phase": "RolledBack", "step": 1, "steps": 4, "waitingFor": "", "message": "errors failed"}));
+        let over = rollout(
+            json!({"phase": "RolledBack", "step": 1, "steps": 4, "waitingFor": "", "message": "errors failed"}),
+        );
         assert_eq!(line(&over), "income-3 v2 -> v3: RolledBack - errors failed");
     }
 
     #[test]
     fn a_block_shows_each_gate_with_its_numbers() {
-        let on = rollout(json!({"phase": "Baking", "step": 4, "steps": 4, "weight": 90, "reason": "Baking", "message": "m",
+        let on =
+            rollout(json!({"phase": "Baking", "step": 4, "steps": 4, "weight": 90, "reason": "Baking", "message": "m",
             "gates": [{"name": "errors", "verdict": "Pass", "enforced": true, "eValue": 0.25, "share": 0.5,
                        "control": [1, 900], "candidate": [2, 300], "message": "fine"},
                       {"name": "labels", "verdict": "Inconclusive", "missing": "TooFewSamples", "enforced": false,
@@ -171,7 +178,16 @@ mod tests {
 
     #[test]
     fn numbers_are_short() {
-        let rows = [(0.0, "0"), (0.25, "0.25"), (1.0, "1"), (12.34, "12.3"), (40.0, "40"), (123.4, "123"), (1e300, "1.0e300"), (1e-5, "1.0e-5")];
+        let rows = [
+            (0.0, "0"),
+            (0.25, "0.25"),
+            (1.0, "1"),
+            (12.34, "12.3"),
+            (40.0, "40"),
+            (123.4, "123"),
+            (1e300, "1.0e300"),
+            (1e-5, "1.0e-5"),
+        ];
         for (value, text) in rows {
             assert_eq!(short_number(value), text);
         }

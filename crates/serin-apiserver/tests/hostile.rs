@@ -1,0 +1,178 @@
+//! Bad and hostile input: an answer for everything, never a panic, and a store that can still be read.
+
+mod common;
+
+use common::http::{FINCHES, Http};
+use common::{options, server};
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use serin_apiserver::{ApiServer, StoreOptions};
+
+#[tokio::test]
+async fn malformed_requests_get_a_status_with_the_right_code() {
+    let http = Http(server().await.router());
+    let object = json!({
+        "apiVersion": "test.serin.dev/v1", "kind": "Finch", "metadata": {"name": "a"}, "spec": {"model": {"version": "v1"}},
+    });
+    assert_eq!(http.post(FINCHES, &object).await.code, 201);
+    let (one, scale, status) = (&format!("{FINCHES}/a"), &format!("{FINCHES}/a/scale"), &format!("{FINCHES}/a/status"));
+    let (json, merge, patch) = ("application/json", "application/merge-patch+json", "application/json-patch+json");
+    let deep = format!("{}{}", "[".repeat(5_000), "]".repeat(5_000));
+    let nested = format!("{}1{}", "{\"a\":".repeat(110), "}".repeat(110));
+    let big = format!("{{\"a\":\"{}\"}}", "x".repeat(4 << 20));
+    let pod = r#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":"p"}}"#;
+    let rows: Vec<(&str, &str, &str, &str, u16)> = vec![
+        ("POST", FINCHES, json, "", 400),
+        ("POST", FINCHES, json, "{", 400),
+        ("POST", FINCHES, json, "[]", 400),
+        ("POST", FINCHES, json, "null", 400),
+        ("POST", FINCHES, json, "\"text\"", 400),
+        ("POST", FINCHES, json, "{}", 400),
+        ("POST", FINCHES, json, pod, 400),
+        ("POST", FINCHES, json, &deep, 400),
+        ("POST", FINCHES, json, &nested, 400),
+        ("POST", FINCHES, json, &big, 413),
+        ("POST", FINCHES, json, r#"{"apiVersion":"test.serin.dev/v1","kind":"Finch","metadata":[]}"#, 400),
+        ("POST", FINCHES, json, r#"{"apiVersion":"test.serin.dev/v1","kind":"Finch","metadata":{"name":{}}}"#, 400),
+        ("POST", FINCHES, json, r#"{"apiVersion":"test.serin.dev/v1","kind":"Finch","metadata":{"labels":{"a":1}}}"#, 400),
+        ("POST", FINCHES, json, r#"{"apiVersion":"test.serin.dev/v1","kind":"Finch"}"#, 422),
+        ("POST", FINCHES, json, r#"{"apiVersion":"test.serin.dev/v1","kind":"Finch","metadata":{"name":"a/b"},"spec":{"model":{"version":"v1"}}}"#, 422),
+        ("POST", FINCHES, json, r#"{"apiVersion":"test.serin.dev/v1","kind":"Finch","metadata":{"name":"b","namespace":"c"},"spec":{}}"#, 400),
+        ("POST", FINCHES, "application/vnd.kubernetes.protobuf", "k8s\0", 415),
+        ("POST", FINCHES, "text/html", "<p>", 415),
+        ("POST", FINCHES, "application/yaml", "a: [", 400),
+        ("POST", FINCHES, "application/yaml", "&a [*a]", 400),
+        ("PATCH", one, merge, "[]", 400),
+        ("PATCH", one, merge, "[{\"op\":\"add\"}]", 400),
+        ("PATCH", one, merge, "7", 400),
+        ("PATCH", one, merge, r#"{"metadata":null}"#, 200),
+        ("PATCH", one, merge, r#"{"metadata":{"name":null}}"#, 200),
+        ("PATCH", one, merge, r#"{"kind":null}"#, 400),
+        ("PATCH", one, merge, r#"{"apiVersion":"other/v1"}"#, 400),
+        ("PATCH", one, merge, r#"{"spec":null}"#, 422),
+        ("PATCH", one, patch, "{}", 400),
+        ("PATCH", one, patch, r#"[{"op":"remove","path":""}]"#, 422),
+        ("PATCH", one, patch, r#"[{"op":"replace","path":"","value":[]}]"#, 400),
+        ("PATCH", one, patch, r#"[{"op":"replace","path":"/metadata","value":[]}]"#, 400),
+        ("PATCH", one, patch, r#"[{"op":"remove","path":"/spec/gone"}]"#, 422),
+        ("PATCH", one, patch, r#"[{"op":"test","path":"/spec/replicas","value":9}]"#, 422),
+        ("PATCH", one, patch, r#"[{"op":"add","path":"/spec/tags/-1","value":9}]"#, 422),
+        ("PATCH", one, patch, r#"[{"op":"add","path":"no-slash","value":9}]"#, 400),
+        ("PATCH", one, "application/strategic-merge-patch+json", "{}", 415),
+        ("PATCH", one, "application/apply-patch+yaml", "{}", 415),
+        ("PATCH", one, "", "{}", 415),
+        ("PUT", scale, json, "[]", 400),
+        ("PUT", scale, json, r#"{"kind":"Finch"}"#, 400),
+        ("PUT", scale, json, r#"{"spec":{"replicas":"x"}}"#, 422),
+        ("PUT", scale, json, r#"{"spec":{"replicas":-1}}"#, 422),
+        ("PUT", status, json, "[]", 400),
+        ("DELETE", one, json, "[1]", 400),
+        ("DELETE", one, json, "{", 400),
+    ];
+    for (method, path, content_type, body, code) in rows {
+        let answer = http.send(method, path, &[("content-type", content_type)], body.to_owned()).await;
+        let shown = &body[..body.len().min(80)];
+        assert_eq!(answer.code, code, "{method} {path} {content_type} {shown}: {}", answer.text);
+        if code >= 400 {
+            assert_eq!((&answer.json["kind"], &answer.json["code"]), (&json!("Status"), &json!(code)), "{shown}");
+            assert!(!answer.message().is_empty(), "{shown}");
+        }
+    }
+    let answer = http.get(&format!("{FINCHES}/%ff")).await;
+    assert_eq!(answer.code, 404);
+    assert_eq!(http.get(one).await.json["metadata"]["name"], "a", "it is still there, and whole");
+}
+
+/// Any JSON, with the field names of a finch among its keys.
+fn any_json() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+        "[a-z0-9./ \\-\"\\\\\u{0}é]{0,12}".prop_map(Value::from),
+    ];
+    leaf.prop_recursive(5, 48, 6, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..5).prop_map(Value::from),
+            prop::collection::hash_map(any_key(), inner, 0..6)
+                .prop_map(|fields| Value::Object(fields.into_iter().collect())),
+        ]
+    })
+}
+
+fn any_key() -> impl Strategy<Value = String> {
+    const NAMES: &[&str] = &[
+        "apiVersion", "kind", "metadata", "spec", "status", "name", "namespace", "labels", "annotations", "finalizers",
+        "ownerReferences", "uid", "resourceVersion", "deletionTimestamp", "generation", "managedFields", "model", "version",
+        "replicas", "rules", "tags", "weight", "source", "free", "conditions", "type", "port", "parameters",
+    ];
+    prop_oneof![4 => prop::sample::select(NAMES).prop_map(str::to_owned), 1 => "[a-z~/.]{0,4}"]
+}
+
+/// Any JSON patch, most of whose paths exist in a finch.
+fn any_patch() -> impl Strategy<Value = Value> {
+    const PATHS: &[&str] = &[
+        "", "/", "/metadata", "/metadata/name", "/metadata/labels", "/metadata/finalizers", "/metadata/resourceVersion",
+        "/metadata/ownerReferences", "/spec", "/spec/model", "/spec/model/version", "/spec/replicas", "/spec/tags", "/spec/tags/0",
+        "/spec/tags/-", "/spec/rules", "/spec/free", "/spec/free/a", "/status", "/status/conditions", "/kind",
+    ];
+    let path = || prop::sample::select(PATHS);
+    let operation = (prop::sample::select(&["add", "remove", "replace", "move", "copy", "test"][..]), path(), path(), any_json())
+        .prop_map(|(op, path, from, value)| json!({"op": op, "path": path, "from": from, "value": value}));
+    prop::collection::vec(operation, 0..8).prop_map(Value::from)
+}
+
+/// `PROPTEST_CASES` where it is set, else few enough for every test run.
+fn cases() -> u32 {
+    std::env::var("PROPTEST_CASES").map_or(100, |text| text.parse().expect("PROPTEST_CASES is a number"))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: cases(), failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_is_sent_the_server_answers_and_its_store_stays_readable(
+        body in any_json(),
+        spec in any_json(),
+        merge in any_json(),
+        patch in any_patch(),
+        query in "[a-zA-Z=&%0-9,!() ]{0,24}",
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            let folder = tempfile::tempdir().expect("a folder");
+            let path = folder.path().join("store.redb");
+            let open = || serin_apiserver::Store::open(&path, StoreOptions::default()).expect("the store opens");
+            let server = ApiServer::start(open(), options()).await.expect("starts");
+            let http = Http(server.router());
+            let one = &format!("{FINCHES}/a");
+            let full = json!({
+                "apiVersion": "test.serin.dev/v1", "kind": "Finch", "metadata": {"name": "a"},
+                "spec": {"model": {"version": "v1"}, "tags": ["aa"], "free": {"a": merge.clone()}},
+            });
+            let mut codes = vec![http.post(FINCHES, &full).await.code];
+            codes.push(http.post(FINCHES, &body).await.code);
+            let custom = json!({"apiVersion": "test.serin.dev/v1", "kind": "Finch", "metadata": body, "spec": spec});
+            codes.push(http.post(FINCHES, &custom).await.code);
+            codes.push(http.post("/api/v1/namespaces/default/configmaps", &json!({"metadata": merge, "data": spec})).await.code);
+            codes.push(http.post("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", &json!({"metadata": {"name": "a"}, "spec": body})).await.code);
+            codes.push(http.merge(one, &merge).await.code);
+            codes.push(http.merge(&format!("{one}/status"), &json!({"status": merge})).await.code);
+            codes.push(http.merge(&format!("{one}/scale"), &merge).await.code);
+            codes.push(http.json_patch(one, &patch).await.code);
+            codes.push(http.put(one, &body).await.code);
+            let query: String = query.chars().map(|letter| if letter == ' ' { '+' } else { letter }).collect();
+            codes.push(http.get(&format!("{FINCHES}?limit=2&{}", query.replace("watch", "w"))).await.code);
+            codes.push(http.send("DELETE", one, &[("content-type", "application/json")], body.to_string()).await.code);
+            for code in codes {
+                assert!((200..500).contains(&code), "{code}");
+            }
+            let listed = http.get(FINCHES).await.json;
+            drop((http, server));
+            let again = ApiServer::start(open(), options()).await.expect("starts again");
+            let listed_again = Http(again.router()).get(FINCHES).await.json;
+            assert_eq!(listed["items"], listed_again["items"]);
+        });
+    }
+}

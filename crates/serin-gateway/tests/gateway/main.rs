@@ -1,0 +1,9 @@
+//! The gateway over real sockets, with servers that behave as each test wants.
+
+mod bytes_on_the_wire;
+mod control;
+mod harness;
+mod limits;
+mod load;
+mod retry;
+mod routing;
