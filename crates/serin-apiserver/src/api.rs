@@ -66,7 +66,7 @@ pub enum StartError {
 /// The embedded API. Clones share it.
 #[derive(Clone)]
 pub struct ApiServer {
-    api: Arc<Api>,
+    pub(crate) api: Arc<Api>,
     // Ends the background work with the last clone; routers alone do not keep it.
     _housekeeping: Arc<housekeeping::Guard>,
 }
@@ -278,11 +278,15 @@ pub(crate) fn same_but_for_version(old: Option<&Value>, new: &Value) -> bool {
     old.iter().all(|(name, field)| match (name.as_str(), new.get(name)) {
         ("metadata", Some(new)) => {
             let count = |metadata: &Value| {
-                metadata.as_object().map_or(0, |fields| fields.len() - usize::from(fields.contains_key("resourceVersion")))
+                metadata
+                    .as_object()
+                    .map_or(0, |fields| fields.len() - usize::from(fields.contains_key("resourceVersion")))
             };
             let fields = field.as_object().into_iter().flatten();
             count(field) == count(new)
-                && fields.filter(|(name, _)| *name != "resourceVersion").all(|(name, field)| new.get(name) == Some(field))
+                && fields
+                    .filter(|(name, _)| *name != "resourceVersion")
+                    .all(|(name, field)| new.get(name) == Some(field))
         }
         (_, new) => new == Some(field),
     })
@@ -290,11 +294,6 @@ pub(crate) fn same_but_for_version(old: Option<&Value>, new: &Value) -> bool {
 
 impl From<WriteError> for ApiError {
     fn from(error: WriteError) -> Self {
-        match error {
-            WriteError::Conflict { .. } => {
-                Self::Internal("the object kept changing while it was written; try again".into())
-            }
-            WriteError::Failed { .. } | WriteError::Closed => Self::Unavailable(error.to_string()),
-        }
+        Self::Store(error)
     }
 }

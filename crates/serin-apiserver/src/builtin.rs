@@ -13,9 +13,9 @@ use schemars::generate::SchemaSettings;
 use serde_json::{Value, json};
 
 use crate::definition;
+use crate::jsonpath::JsonPath;
 use crate::metadata::NameRule;
 use crate::resource::{Column, Hooks, Names, Served, View};
-use crate::jsonpath::JsonPath;
 use crate::schema::Schema;
 use crate::status::FieldError;
 

@@ -28,11 +28,14 @@ pub(crate) struct Decoded {
 
 /// Why a body cannot be read.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum DecodeError {
+pub enum DecodeError {
+    /// No JSON.
     #[error("couldn't get version/kind; json parse error: {0}")]
     Json(#[source] serde_json::Error),
+    /// No YAML.
     #[error("error converting YAML to JSON: {0}")]
     Yaml(String),
+    /// Too many levels.
     #[error("the object is nested more than {DEPTH_MAX} deep")]
     TooDeep,
 }

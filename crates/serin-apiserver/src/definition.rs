@@ -18,8 +18,11 @@ pub(crate) fn read(definition: &Value) -> Result<Vec<Served>, Vec<FieldError>> {
     let mut errors = Vec::new();
     let names = read_names(definition, &mut errors);
     let versions = definition["spec"]["versions"].as_array().map_or(&[][..], Vec::as_slice);
-    let stored: Vec<&str> =
-        versions.iter().filter(|version| version["storage"] == json!(true)).filter_map(|v| v["name"].as_str()).collect();
+    let stored: Vec<&str> = versions
+        .iter()
+        .filter(|version| version["storage"] == json!(true))
+        .filter_map(|v| v["name"].as_str())
+        .collect();
     if stored.len() != 1 {
         let why = "must have exactly one version marked as storage version";
         errors.push(FieldError::invalid("spec.versions", definition["spec"]["versions"].clone(), why));
@@ -57,7 +60,8 @@ fn read_names(definition: &Value, errors: &mut Vec<FieldError>) -> Names {
     if !scope.is_empty() && scope != "Namespaced" && scope != "Cluster" {
         errors.push(FieldError::not_supported("spec.scope", scope.as_str(), ["Cluster", "Namespaced"]));
     }
-    if !group.is_empty() && !(is_dns_subdomain(&group) && group.contains('.')) {
+    let is_domain = is_dns_subdomain(&group) && group.contains('.');
+    if !group.is_empty() && !is_domain {
         errors.push(FieldError::invalid("spec.group", group.as_str(), "should be a domain with at least one dot"));
     }
     if !plural.is_empty() && !is_dns_label(&plural) {
@@ -68,7 +72,8 @@ fn read_names(definition: &Value, errors: &mut Vec<FieldError>) -> Names {
     if !plural.is_empty() && !group.is_empty() && name != wanted {
         errors.push(FieldError::invalid("metadata.name", name, "must be spec.names.plural+\".\"+spec.group"));
     }
-    let or = |value: &Value, default: String| value.as_str().filter(|text| !text.is_empty()).map_or(default, str::to_owned);
+    let or =
+        |value: &Value, default: String| value.as_str().filter(|text| !text.is_empty()).map_or(default, str::to_owned);
     let list = |value: &Value| -> Vec<String> {
         value.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
     };
@@ -84,13 +89,7 @@ fn read_names(definition: &Value, errors: &mut Vec<FieldError>) -> Names {
     }
 }
 
-fn read_version(
-    names: &Arc<Names>,
-    version: &Value,
-    stored: &str,
-    path: &str,
-    errors: &mut Vec<FieldError>,
-) -> Served {
+fn read_version(names: &Arc<Names>, version: &Value, stored: &str, path: &str, errors: &mut Vec<FieldError>) -> Served {
     let name = version["name"].as_str().unwrap_or_default();
     if !is_dns_label(name) {
         let why = "must be a DNS label, for example `v1alpha1`";
@@ -174,7 +173,9 @@ fn read_column(column: &Value, path: &str, errors: &mut Vec<FieldError>) -> Opti
         errors.push(FieldError::not_supported(format!("{path}.type"), ty.as_str(), types));
     }
     let json_path = JsonPath::parse(&text("jsonPath"))
-        .map_err(|error| errors.push(FieldError::invalid(format!("{path}.jsonPath"), text("jsonPath"), error.to_string())))
+        .map_err(|error| {
+            errors.push(FieldError::invalid(format!("{path}.jsonPath"), text("jsonPath"), error.to_string()))
+        })
         .ok()?;
     Some(Column {
         name: text("name"),
@@ -197,7 +198,8 @@ pub(crate) fn age_column() -> Option<Column> {
         name: "Age".into(),
         ty: "date".into(),
         format: String::new(),
-        description: "CreationTimestamp is a timestamp representing the server time when this object was created.".into(),
+        description: "CreationTimestamp is a timestamp representing the server time when this object was created."
+            .into(),
         priority: 0,
         path: JsonPath::parse(".metadata.creationTimestamp").ok()?,
     })
@@ -206,11 +208,9 @@ pub(crate) fn age_column() -> Option<Column> {
 /// Fills in what a definition leaves out.
 pub(crate) fn prepare(definition: &mut Value, old: Option<&Value>) {
     let kind = definition["spec"]["names"]["kind"].as_str().unwrap_or("").to_owned();
-    if let Some(names) = definition["spec"]["names"].as_object_mut() {
-        if !kind.is_empty() {
-            names.entry("listKind").or_insert_with(|| format!("{kind}List").into());
-            names.entry("singular").or_insert_with(|| kind.to_lowercase().into());
-        }
+    if let Some(names) = definition["spec"]["names"].as_object_mut().filter(|_| !kind.is_empty()) {
+        names.entry("listKind").or_insert_with(|| format!("{kind}List").into());
+        names.entry("singular").or_insert_with(|| kind.to_lowercase().into());
     }
     if let Some(spec) = definition["spec"].as_object_mut() {
         spec.entry("conversion").or_insert_with(|| json!({"strategy": "None"}));

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use crate::api::Api;
+use crate::bad_request::BadRequest;
 use crate::builtin::NAMESPACES;
 use crate::metadata;
 use crate::request::{Params, Propagation};
@@ -42,15 +43,15 @@ impl DeleteOptions {
     pub(crate) fn parse(params: &Params, body: Option<&Value>) -> Result<Self, ApiError> {
         let mut options = Self { propagation: params.propagation, dry_run: params.dry_run, ..Self::default() };
         let Some(body) = body else { return Ok(options) };
-        let bad = |field: &str, wanted: &str| ApiError::BadRequest(format!("DeleteOptions.{field}: want {wanted}"));
+        let bad = |field, wanted| BadRequest::DeleteOptions { field, wanted };
         if !body.is_object() {
-            return Err(bad("", "an object"));
+            return Err(bad("", "an object").into());
         }
         match &body["propagationPolicy"] {
             Value::Null => {}
             policy => {
                 let parsed = policy.as_str().and_then(Propagation::parse);
-                let parsed = parsed.ok_or_else(|| bad("propagationPolicy", "Background, Foreground or Orphan"))?;
+                let parsed = parsed.ok_or_else(|| bad(".propagationPolicy", "Background, Foreground or Orphan"))?;
                 options.propagation = Some(parsed);
             }
         }
@@ -72,7 +73,8 @@ impl DeleteOptions {
         {
             let got = metadata::text(object, field);
             if let Some(wanted) = wanted.as_deref().filter(|wanted| *wanted != got) {
-                let why = format!("Precondition failed: {title} in precondition: {wanted}, {title} in object meta: {got}");
+                let why =
+                    format!("Precondition failed: {title} in precondition: {wanted}, {title} in object meta: {got}");
                 return Err(ApiError::Conflict { about: served.about(metadata::text(object, "name")), why });
             }
         }
@@ -124,10 +126,8 @@ impl Api {
 /// Adds or removes the finalizers by which dependents are handled.
 fn hold_for(object: &mut Value, propagation: Option<Propagation>) {
     let Some(propagation) = propagation else { return };
-    let mut finalizers: Vec<String> = metadata::finalizers(object)
-        .filter(|name| !matches!(*name, ORPHAN | FOREGROUND))
-        .map(str::to_owned)
-        .collect();
+    let mut finalizers: Vec<String> =
+        metadata::finalizers(object).filter(|name| !matches!(*name, ORPHAN | FOREGROUND)).map(str::to_owned).collect();
     match propagation {
         Propagation::Background => {}
         Propagation::Foreground => finalizers.push(FOREGROUND.into()),

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::resource::{Registry, Served};
+use crate::resource::{Registry, Served, ServedVersion};
 
 const VERBS: [&str; 8] = ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
 const SUBRESOURCE_VERBS: [&str; 3] = ["get", "patch", "update"];
@@ -19,12 +19,13 @@ pub(crate) fn version(git_version: &str) -> Value {
 
 /// `/`.
 pub(crate) fn paths(registry: &Registry) -> Value {
-    let mut paths: Vec<String> = ["/api", "/api/v1", "/apis", "/healthz", "/livez", "/openapi/v2", "/openapi/v3", "/readyz", "/version"]
-        .map(str::to_owned)
-        .into();
+    let mut paths: Vec<String> =
+        ["/api", "/api/v1", "/apis", "/healthz", "/livez", "/openapi/v2", "/openapi/v3", "/readyz", "/version"]
+            .map(str::to_owned)
+            .into();
     for (group, versions) in registry.groups().filter(|(group, _)| !group.is_empty()) {
         paths.push(format!("/apis/{group}"));
-        paths.extend(versions.iter().map(|(version, _)| format!("/apis/{group}/{version}")));
+        paths.extend(versions.iter().map(|version| format!("/apis/{group}/{}", version.version)));
     }
     paths.sort();
     json!({"paths": paths})
@@ -54,7 +55,7 @@ fn describe(registry: &Registry, group: &str) -> Option<Value> {
     let (_, versions) = registry.groups().find(|(known, _)| *known == group && !group.is_empty())?;
     let versions: Vec<Value> = versions
         .iter()
-        .map(|(version, _)| json!({"groupVersion": format!("{group}/{version}"), "version": version}))
+        .map(|ServedVersion { version, .. }| json!({"groupVersion": format!("{group}/{version}"), "version": version}))
         .collect();
     Some(json!({"name": group, "versions": versions, "preferredVersion": versions.first()}))
 }

@@ -148,11 +148,14 @@ impl Keeper {
         }
         // Its namespace and its definition may be empty now.
         let namespace = Key::new(&NAMESPACES.into(), "", object.key.namespace());
-        if let Some(namespace) = api.store.get(&namespace).filter(|namespace| metadata::is_terminating(&namespace.value)) {
+        if let Some(namespace) =
+            api.store.get(&namespace).filter(|namespace| metadata::is_terminating(&namespace.value))
+        {
             self.tend(api, &namespace).await;
         }
         for definition in api.store.list(DEFINITIONS, "", None, 0).objects {
-            if metadata::is_terminating(&definition.value) && collection_of(&definition.value) == *object.key.collection {
+            if metadata::is_terminating(&definition.value) && collection_of(&definition.value) == *object.key.collection
+            {
                 self.tend(api, &definition).await;
             }
         }
@@ -161,6 +164,9 @@ impl Keeper {
     /// Does what an object's own state asks for.
     async fn tend(&mut self, api: &Arc<Api>, object: &Arc<Object>) {
         let key = &object.key;
+        if is_stray(api, key) {
+            return self.remove(api, key).await;
+        }
         if owner_uids(&object.value).next().is_some() {
             self.collect(api, key).await;
         }
@@ -191,11 +197,15 @@ impl Keeper {
         if uids.any(|uid| find_owner(api, &object.value, key.namespace(), uid).is_some()) {
             return;
         }
+        self.remove(api, key).await;
+    }
+
+    async fn remove(&self, api: &Arc<Api>, key: &Key) {
         let Some(served) = served_of(api, key) else { return };
         if let Err(error) = api.delete(&served, key, &DeleteOptions::default()).await
             && !matches!(error, ApiError::NotFound(_))
         {
-            tracing::warn!(path = &*key.path, %error, "an object without owner could not be deleted; it is tried again");
+            tracing::warn!(path = &*key.path, %error, "an object that nothing holds could not be deleted; it is tried again");
         }
     }
 
@@ -237,15 +247,24 @@ impl Keeper {
         let ttl = i64::try_from(api.options.event_ttl.as_secs()).unwrap_or(i64::MAX);
         for object in api.store.list(EVENTS, "", None, 0).objects {
             let value = &object.value;
-            let times = [&value["series"]["lastObservedTime"], &value["lastTimestamp"], &value["metadata"]["creationTimestamp"]];
+            let times = [
+                &value["series"]["lastObservedTime"],
+                &value["lastTimestamp"],
+                &value["metadata"]["creationTimestamp"],
+            ];
             let newest = times.into_iter().filter_map(|time| time.as_str()?.parse::<jiff::Timestamp>().ok()).max();
-            if newest.is_some_and(|newest| now.as_second() - newest.as_second() > ttl) {
+            if newest.is_some_and(|newest| now.as_second() - newest.as_second() >= ttl) {
                 let change = Change::Delete(value.clone());
                 // Another write to it means that it is not old after all.
                 let _ = api.store.write(object.key.clone(), Expect::Revision(object.revision), change).await;
             }
         }
     }
+}
+
+/// Whether an object lies in a namespace that is gone: it was created while the last of the content was removed.
+fn is_stray(api: &Api, key: &Key) -> bool {
+    !key.namespace().is_empty() && api.store.get(&Key::new(&NAMESPACES.into(), "", key.namespace())).is_none()
 }
 
 fn owner_uids(object: &Value) -> impl Iterator<Item = &str> {
@@ -267,7 +286,8 @@ fn find_owner(api: &Api, object: &Value, namespace: &str, uid: &str) -> Option<A
     let (api_version, kind) = (owner["apiVersion"].as_str()?, &owner["kind"]);
     let group = api_version.split_once('/').map_or("", |(group, _)| group);
     let registry = api.registry();
-    let served = registry.collections().find(|served| served.names.group == group && *kind == served.names.kind.as_str())?;
+    let served =
+        registry.collections().find(|served| served.names.group == group && *kind == served.names.kind.as_str())?;
     let namespace = if served.names.namespaced { namespace } else { "" };
     let found = api.store.get(&served.key(namespace, owner["name"].as_str()?))?;
     (metadata::text(&found.value, "uid") == uid).then_some(found)
@@ -359,4 +379,50 @@ async fn change(api: &Arc<Api>, key: &Key, edit: impl Fn(&mut Value)) -> Result<
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::{ApiOptions, ApiServer, Store, StoreOptions};
+
+    async fn server(event_ttl: Duration) -> ApiServer {
+        let store =
+            Store::open_backend(redb::backends::InMemoryBackend::new(), StoreOptions::default()).expect("opens");
+        ApiServer::start(store, ApiOptions { event_ttl, ..ApiOptions::default() }).await.expect("starts")
+    }
+
+    async fn put(store: &Store, collection: &str, path: &str, value: Value) -> Key {
+        let key = Key { collection: collection.into(), path: path.into() };
+        store.write(key.clone(), Expect::Absent, Change::Put(value)).await.expect("written");
+        key
+    }
+
+    #[tokio::test]
+    async fn events_are_forgotten_after_their_time() {
+        for (ttl, kept) in [(Duration::ZERO, false), (Duration::from_secs(3600), true)] {
+            let server = server(ttl).await;
+            let event = json!({"metadata": {"creationTimestamp": metadata::now(), "namespace": "default"}});
+            let key = put(server.store(), EVENTS, "default/e", event).await;
+            Keeper::default().expire_events(&server.api).await;
+            assert_eq!(server.store().get(&key).is_some(), kept, "{ttl:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_lies_in_a_namespace_that_is_gone_is_removed() {
+        let server = server(Duration::from_secs(3600)).await;
+        let config = |namespace: &str| json!({"metadata": {"name": "c", "namespace": namespace}});
+        let kept = put(server.store(), "configmaps", "default/c", config("default")).await;
+        let stray = put(server.store(), "configmaps", "gone/c", config("gone")).await;
+        for _ in 0..500 {
+            if server.store().get(&stray).is_none() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert!(server.store().get(&stray).is_none() && server.store().get(&kept).is_some());
+    }
 }

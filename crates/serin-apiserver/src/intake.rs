@@ -1,14 +1,17 @@
 //! An object's way in: decoded, pruned, defaulted, compared with what is stored, validated.
 
+use std::borrow::Cow;
+
 use serde_json::{Map, Value};
 
 use crate::api::Api;
+use crate::bad_request::BadRequest;
 use crate::builtin::DEFINITIONS;
 use crate::decode::Decoded;
 use crate::definition;
 use crate::metadata;
 use crate::request::FieldValidation;
-use crate::resource::Served;
+use crate::resource::{Served, View};
 use crate::schema::{self, Type};
 use crate::status::{About, ApiError, FieldError, FieldErrorKind};
 
@@ -41,31 +44,31 @@ pub(crate) fn shape(
 ) -> Result<Value, ApiError> {
     let Decoded { mut value, duplicates } = decoded;
     let Some(fields) = value.as_object_mut() else {
-        let why = format!("the object provided is unrecognized (must be of type {}): got {}", served.names.kind, Type::of(&value));
-        return Err(ApiError::BadRequest(why));
+        return Err(BadRequest::NotAnObject { kind: served.names.kind.clone(), got: Type::of(&value) }.into());
     };
     check_type(served, fields)?;
-    let cannot = |why: String| {
-        ApiError::BadRequest(format!(
-            "{kind} in version {version:?} cannot be handled as a {kind}: {why}",
-            kind = served.names.kind,
-            version = served.version
-        ))
+    let kind = || served.names.kind.clone();
+    let unreadable = |field| {
+        let (version, field) = (served.version.clone(), Box::new(field));
+        ApiError::BadRequest(BadRequest::Unreadable { kind: kind(), version, field })
     };
-    let mut unknown = metadata::normalize(fields).map_err(|error| cannot(error.detail))?;
+    let mut unknown = metadata::normalize(fields).map_err(unreadable)?;
     unknown.extend(served.schema.prune(&mut value));
     if validation != FieldValidation::Ignore {
         let mut strict: Vec<String> = duplicates.iter().map(|path| format!("duplicate field {path:?}")).collect();
         strict.extend(unknown.iter().map(|path| format!("unknown field {path:?}")));
         match validation {
             FieldValidation::Strict if !strict.is_empty() => {
-                let why = format!("strict decoding error: {}", strict.join(", "));
                 return Err(match origin {
-                    Origin::Body => cannot(why),
-                    Origin::Patch => ApiError::Invalid {
-                        about: About { group: String::new(), resource: String::new(), kind: String::new(), name: String::new() },
-                        fields: vec![FieldError::invalid("patch", value.to_string(), why)],
-                    },
+                    Origin::Body => {
+                        BadRequest::Strict { kind: kind(), version: served.version.clone(), fields: strict }.into()
+                    }
+                    // kube-apiserver refuses the patch here, not the object, and names neither.
+                    Origin::Patch => {
+                        let why = format!("strict decoding error: {}", strict.join(", "));
+                        let fields = vec![FieldError::invalid("patch", value.to_string(), why)];
+                        ApiError::Invalid { about: About::default(), fields }
+                    }
                 });
             }
             _ => warnings.extend(strict),
@@ -76,7 +79,7 @@ pub(crate) fn shape(
         && let Some(error) = served.schema.validate(&value, None, "").into_iter().find(is_about_type)
     {
         // A built-in kind is read into a type, so what does not fit cannot be read.
-        return Err(cannot(error.to_string()));
+        return Err(unreadable(error));
     }
     Ok(value)
 }
@@ -90,22 +93,18 @@ fn check_type(served: &Served, fields: &mut Map<String, Value>) -> Result<(), Ap
         match fields.get(field).and_then(Value::as_str).filter(|text| !text.is_empty()) {
             Some(got) if got == wanted => {}
             Some(got) if field == "apiVersion" => {
-                return Err(ApiError::BadRequest(format!(
-                    "the API version in the data ({got}) does not match the expected API version ({wanted})"
-                )));
+                return Err(BadRequest::OtherApiVersion { got: got.into(), wanted: wanted.into() }.into());
             }
             Some(got) => {
-                return Err(ApiError::BadRequest(format!(
-                    "the kind in the data ({got}) does not match the expected kind ({wanted})"
-                )));
+                return Err(BadRequest::OtherKind { got: got.into(), wanted: wanted.into() }.into());
             }
             // Of a built-in kind the server knows what it must be.
             None if !served.is_custom => {
                 fields.insert(field.to_owned(), wanted.into());
             }
             None => {
-                let title = if field == "kind" { "Kind" } else { "apiVersion" };
-                return Err(ApiError::BadRequest(format!("Object '{title}' is missing in the request body")));
+                let field = if field == "kind" { "Kind" } else { "apiVersion" };
+                return Err(BadRequest::Untyped { field }.into());
             }
         }
     }
@@ -117,13 +116,13 @@ pub(crate) fn complete_new(served: &Served, mut object: Value, namespace: &str) 
     let name = metadata::text(&object, "name").to_owned();
     let given = metadata::text(&object, "namespace");
     if !given.is_empty() && given != namespace {
-        return Err(ApiError::BadRequest(
-            "the namespace of the provided object does not match the namespace sent on the request".into(),
-        ));
+        return Err(BadRequest::OtherNamespace.into());
     }
     let now = metadata::now();
     metadata::fill_new(&mut object, namespace, &now);
-    if served.has_status && let Some(fields) = object.as_object_mut() {
+    if served.has_status
+        && let Some(fields) = object.as_object_mut()
+    {
         fields.remove("status");
     }
     if served.hooks.counts_generation {
@@ -230,13 +229,18 @@ fn check(served: &Served, object: &mut Value, old: Option<&Value>) -> Vec<FieldE
         }
     }
     served.make_stored(object);
-    let stored_old = old.map(|old| {
-        let mut old = old.clone();
-        served.make_stored(&mut old);
-        old
-    });
-    (served.hooks.prepare)(object, stored_old.as_ref());
-    fields.extend((served.hooks.validate)(object, stored_old.as_ref()));
+    let stored_old = match (old, served.view) {
+        (Some(old), View::NewEvents) => {
+            let mut old = old.clone();
+            served.make_stored(&mut old);
+            Some(Cow::Owned(old))
+        }
+        // The stored form differs in `apiVersion` at most, which no hook looks at.
+        (old, View::Renamed) => old.map(Cow::Borrowed),
+        (None, _) => None,
+    };
+    (served.hooks.prepare)(object, stored_old.as_deref());
+    fields.extend((served.hooks.validate)(object, stored_old.as_deref()));
     fields
 }
 

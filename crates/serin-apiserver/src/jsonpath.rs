@@ -5,7 +5,9 @@ use serde_json::Value;
 
 /// Why a path cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{path:?} is not a JSONPath that is known here; want for example `.status.conditions[?(@.type==\"Ready\")].status`")]
+#[error(
+    "{path:?} is not a JSONPath that is known here; want for example `.status.conditions[?(@.type==\"Ready\")].status`"
+)]
 pub(crate) struct PathError {
     path: String,
 }

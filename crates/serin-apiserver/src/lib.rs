@@ -5,6 +5,7 @@
 mod access;
 mod api;
 mod apply;
+mod bad_request;
 mod builtin;
 mod decode;
 mod definition;
@@ -33,6 +34,9 @@ mod write;
 
 pub use access::{Access, AccessError, Token, bootstrap};
 pub use api::{ApiOptions, ApiServer, StartError};
+pub use bad_request::BadRequest;
+pub use decode::DecodeError;
+pub use selector::SelectorError;
 pub use serve::{ServeError, serve_tls};
-pub use status::ApiError;
+pub use status::{About, ApiError, FieldError, FieldErrorKind};
 pub use store::{Store, StoreError, StoreOptions};

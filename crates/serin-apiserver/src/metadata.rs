@@ -336,8 +336,10 @@ mod tests {
             (json!({"name": "a", "labels": {"x": "y z"}}), Some("metadata.labels")),
             (json!({"name": "a", "annotations": {"x y": "z"}}), Some("metadata.annotations")),
             (json!({"name": "a", "finalizers": ["ok.io/x", "not ok"]}), Some("metadata.finalizers[1]")),
-            (json!({"name": "a", "ownerReferences": [{"apiVersion": "v1", "kind": "K", "name": "n"}]}),
-                Some("metadata.ownerReferences[0].uid")),
+            (
+                json!({"name": "a", "ownerReferences": [{"apiVersion": "v1", "kind": "K", "name": "n"}]}),
+                Some("metadata.ownerReferences[0].uid"),
+            ),
         ];
         for (metadata, field) in rows {
             let errors = validate_new(&json!({"metadata": metadata}), NameRule::Subdomain);

@@ -7,7 +7,7 @@ use http::{HeaderMap, StatusCode};
 use serde_json::{Map, Value, json};
 
 use crate::builtin;
-use crate::resource::{Registry, Served};
+use crate::resource::{Registry, Served, ServedVersion};
 use crate::status::{ApiError, json_response};
 
 const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
@@ -16,9 +16,10 @@ const PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protob
 
 /// `/openapi/v2`. Clients old enough to need it take an empty document as "nothing to check here".
 pub(crate) fn v2(headers: &HeaderMap) -> Response {
-    let wants_protobuf = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()).is_some_and(|accept| {
-        accept.split(',').next().is_some_and(|first| first.contains("protobuf"))
-    });
+    let wants_protobuf = headers
+        .get(ACCEPT)
+        .and_then(|accept| accept.to_str().ok())
+        .is_some_and(|accept| accept.split(',').next().is_some_and(|first| first.contains("protobuf")));
     if wants_protobuf {
         let mut response = Response::new(Body::empty());
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(PROTOBUF));
@@ -34,7 +35,7 @@ pub(crate) fn v2(headers: &HeaderMap) -> Response {
 pub(crate) fn root(registry: &Registry) -> Value {
     let mut paths = Map::new();
     for (group, versions) in registry.groups() {
-        for (version, resources) in versions {
+        for ServedVersion { version, resources } in versions {
             let path = if group.is_empty() { format!("api/{version}") } else { format!("apis/{group}/{version}") };
             // Clients cache a document by this address, so it changes with what the document says.
             let hash = hash(resources.values().map(|served| &**served));

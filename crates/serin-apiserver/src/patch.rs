@@ -4,8 +4,10 @@ use http::HeaderMap;
 use json_patch::PatchOperation;
 use serde_json::Value;
 
+use crate::bad_request::BadRequest;
 use crate::decode::{self, BODY_BYTES_MAX, DEPTH_MAX, DecodeError, Decoded, is_deeper_than};
 use crate::request::media_type;
+use crate::schema::Type;
 use crate::status::ApiError;
 
 /// Operations of one JSON patch at most, as in kube-apiserver.
@@ -36,15 +38,12 @@ impl Patch {
     /// # Errors
     /// [`ApiError`]: 415 for a kind of patch that is not done here, 400 for one that cannot be read.
     pub(crate) fn parse(headers: &HeaderMap, body: &[u8]) -> Result<Self, ApiError> {
-        let decode = || {
-            let bad = |error: decode::DecodeError| ApiError::BadRequest(format!("error decoding patch: {error}"));
-            decode::decode(body, decode::Format::Json).map_err(bad)
-        };
+        let decode = || decode::decode(body, decode::Format::Json).map_err(BadRequest::Patch);
         match media_type(headers) {
             "application/json-patch+json" => {
                 let Decoded { value, .. } = decode()?;
-                let bad = |error| ApiError::BadRequest(format!("error decoding patch: {error}"));
-                let operations: Vec<PatchOperation> = serde_json::from_value(value).map_err(bad)?;
+                let operations: Vec<PatchOperation> =
+                    serde_json::from_value(value).map_err(BadRequest::PatchOperation)?;
                 if operations.len() > OPERATIONS_MAX {
                     return Err(ApiError::TooLarge { limit: OPERATIONS_MAX });
                 }
@@ -53,7 +52,7 @@ impl Patch {
             "application/merge-patch+json" => {
                 let Decoded { value, duplicates } = decode()?;
                 if !value.is_object() {
-                    return Err(ApiError::BadRequest("error decoding patch: a merge patch must be an object".into()));
+                    return Err(BadRequest::MergePatch { got: Type::of(&value) }.into());
                 }
                 Ok(Self::Merge { patch: value, duplicates })
             }
@@ -185,7 +184,8 @@ mod tests {
 
     #[test]
     fn patches_cannot_grow_an_object_without_bound() {
-        let doubling = (0..64).map(|i| format!(r#"{{"op":"copy","from":"","path":"/c{i}"}}"#)).collect::<Vec<_>>().join(",");
+        let doubling =
+            (0..64).map(|i| format!(r#"{{"op":"copy","from":"","path":"/c{i}"}}"#)).collect::<Vec<_>>().join(",");
         let object = json!({"text": "x".repeat(1000)});
         let patch = parse("application/json-patch+json", &format!("[{doubling}]")).expect("a patch");
         assert!(patch.apply(&object).is_err());

@@ -7,9 +7,10 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::json;
 
 use crate::api::Api;
+use crate::bad_request::BadRequest;
 use crate::request::{Params, VersionMatch};
 use crate::resource::Served;
-use crate::selector::{Fields, Labels, SelectorError};
+use crate::selector::{Fields, Labels};
 use crate::status::ApiError;
 use crate::store::{Object, Page, TooOld};
 
@@ -24,10 +25,9 @@ pub(crate) struct Selection {
 
 impl Selection {
     pub(crate) fn parse(served: &Served, namespace: Option<&str>, params: &Params) -> Result<Self, ApiError> {
-        let bad = |error: SelectorError| ApiError::BadRequest(error.to_string());
         Ok(Self {
-            labels: Labels::parse(&params.label_selector).map_err(bad)?,
-            fields: Fields::parse(&params.field_selector, served.hooks.selectable).map_err(bad)?,
+            labels: Labels::parse(&params.label_selector).map_err(BadRequest::Selector)?,
+            fields: Fields::parse(&params.field_selector, served.hooks.selectable).map_err(BadRequest::Selector)?,
             prefix: namespace.map_or_else(String::new, |namespace| format!("{namespace}/")),
         })
     }
@@ -70,10 +70,11 @@ impl Api {
                 self.check_not_future(revision)?;
                 let (store, after) = (self.store.clone(), start.after.clone());
                 // The state at an older revision may need the disk.
-                tokio::task::spawn_blocking(move || store.list_at(&collection, &prefix, after.as_deref(), limit, revision))
-                    .await
-                    .map_err(|error| ApiError::Internal(error.to_string()))?
-                    .map_err(|error| expired(error, start.is_continued))?
+                let read = move || store.list_at(&collection, &prefix, after.as_deref(), limit, revision);
+                // A task of this kind fails only if it panics, and reading does not.
+                let lost = TooOld { wanted: revision, oldest: self.store.oldest() };
+                let page = tokio::task::spawn_blocking(read).await.unwrap_or(Err(lost));
+                page.map_err(|error| if start.is_continued { ApiError::ContinueExpired } else { error.into() })?
             }
             None => self.store.list(&collection, &prefix, None, limit),
         };
@@ -111,7 +112,7 @@ struct Start {
 
 impl Start {
     fn of(params: &Params) -> Result<Self, ApiError> {
-        let bad = |why: &str| ApiError::BadRequest(why.to_owned());
+        let bad = |rule| ApiError::BadRequest(BadRequest::Parameters { rule });
         if params.version_match.is_some() && params.resource_version.is_none() {
             return Err(bad("resourceVersionMatch is forbidden unless resourceVersion is provided"));
         }
@@ -122,8 +123,7 @@ impl Start {
             return Err(bad("resourceVersionMatch \"Exact\" is forbidden for resourceVersion \"0\""));
         }
         if !params.continue_token.is_empty() {
-            let (revision, after) = read_token(&params.continue_token)
-                .ok_or_else(|| bad("continue key is not valid: want the one that the previous page gave"))?;
+            let (revision, after) = read_token(&params.continue_token).ok_or(BadRequest::Continue)?;
             return Ok(Self { after: Some(after), exactly: Some(revision), at_least: None, is_continued: true });
         }
         let exact = params.version_match == Some(VersionMatch::Exact);
@@ -134,16 +134,6 @@ impl Start {
             is_continued: false,
         })
     }
-}
-
-fn expired(error: TooOld, is_continued: bool) -> ApiError {
-    ApiError::Expired(if is_continued {
-        "The provided continue parameter is too old to display a consistent list result. You must start a new list \
-            without the continue parameter."
-            .into()
-    } else {
-        error.to_string()
-    })
 }
 
 fn make_token(revision: u64, after: &str) -> String {

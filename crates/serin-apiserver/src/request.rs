@@ -4,6 +4,7 @@ use axum::extract::Query;
 use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{HeaderMap, Uri};
 
+use crate::bad_request::BadRequest;
 use crate::decode;
 use crate::status::ApiError;
 
@@ -34,11 +35,8 @@ pub(crate) fn parse_path(path: &str) -> Option<ResourcePath> {
     };
     // `/namespaces/x` and `/namespaces/x/status` are about a namespace, `/namespaces/x/things` about things in it.
     let (namespace, rest) = match rest {
-        ["namespaces", namespace, rest @ ..]
-            if !rest.is_empty() && !(rest.len() == 1 && matches!(rest[0], "status" | "finalize")) =>
-        {
-            (Some((*namespace).to_owned()), rest)
-        }
+        ["namespaces", _] | ["namespaces", _, "status" | "finalize"] => (None, rest),
+        ["namespaces", namespace, rest @ ..] => (Some((*namespace).to_owned()), rest),
         rest => (None, rest),
     };
     let (plural, name, subresource) = match rest {
@@ -134,10 +132,10 @@ impl Params {
     /// Reads a query.
     ///
     /// # Errors
-    /// [`ApiError::BadRequest`] naming the parameter.
-    pub(crate) fn parse(uri: &Uri) -> Result<Self, ApiError> {
+    /// [`BadRequest`] naming the parameter.
+    pub(crate) fn parse(uri: &Uri) -> Result<Self, BadRequest> {
         let Query(pairs) = Query::<Vec<(String, String)>>::try_from_uri(uri)
-            .map_err(|error| ApiError::BadRequest(format!("the query cannot be read: {error}")))?;
+            .map_err(|error| BadRequest::Query { cause: error.to_string() })?;
         let mut params = Self::default();
         for (name, value) in pairs {
             params.set(&name, value)?;
@@ -145,8 +143,8 @@ impl Params {
         Ok(params)
     }
 
-    fn set(&mut self, name: &str, value: String) -> Result<(), ApiError> {
-        let bad = |wanted: &str| ApiError::BadRequest(format!("{name}: Invalid value: {value:?}: {wanted}"));
+    fn set(&mut self, name: &str, value: String) -> Result<(), BadRequest> {
+        let bad = |wanted| BadRequest::Parameter { name: name.to_owned(), value: value.clone(), wanted };
         let flag = |value: &str| match value {
             "" | "0" | "false" | "False" => Ok(false),
             "1" | "true" | "True" => Ok(true),
@@ -160,9 +158,9 @@ impl Params {
             "limit" => self.limit = value.parse().map_err(|_| bad("want a number"))?,
             "timeoutSeconds" => self.timeout_seconds = Some(value.parse().map_err(|_| bad("want a number"))?),
             "gracePeriodSeconds" => self.grace_seconds = Some(value.parse().map_err(|_| bad("want a number"))?),
-            "continue" => self.continue_token = value,
-            "labelSelector" => self.label_selector = value,
-            "fieldSelector" => self.field_selector = value,
+            "continue" => self.continue_token = value.clone(),
+            "labelSelector" => self.label_selector = value.clone(),
+            "fieldSelector" => self.field_selector = value.clone(),
             "resourceVersion" => {
                 self.resource_version = match value.as_str() {
                     "" => None,
@@ -193,9 +191,8 @@ impl Params {
                 }
             }
             "propagationPolicy" => {
-                self.propagation = Some(
-                    Propagation::parse(&value).ok_or_else(|| bad("want Background, Foreground or Orphan"))?,
-                );
+                self.propagation =
+                    Some(Propagation::parse(&value).ok_or_else(|| bad("want Background, Foreground or Orphan"))?);
             }
             "includeObject" => {
                 self.include_object = match value.as_str() {
@@ -303,7 +300,12 @@ mod tests {
             let or = |part: &Option<String>| part.clone().unwrap_or_else(|| "-".into());
             let got = format!(
                 "{}| {} | {} | {} | {} | {}",
-                got.group, got.version, or(&got.namespace), got.plural, or(&got.name), or(&got.subresource)
+                got.group,
+                got.version,
+                or(&got.namespace),
+                got.plural,
+                or(&got.name),
+                or(&got.subresource)
             );
             assert_eq!(got, want, "{path}");
         }

@@ -170,8 +170,16 @@ impl Served {
 #[derive(Debug, Default)]
 pub(crate) struct Registry {
     served: HashMap<(String, String, String), Arc<Served>>,
-    /// Versions of each group, the preferred first; resources by plural name within.
-    groups: BTreeMap<String, Vec<(String, BTreeMap<String, Arc<Served>>)>>,
+    /// Versions of each group, the preferred first.
+    groups: BTreeMap<String, Vec<ServedVersion>>,
+}
+
+/// What one version of a group serves.
+#[derive(Debug, Default)]
+pub(crate) struct ServedVersion {
+    pub(crate) version: String,
+    /// By plural name.
+    pub(crate) resources: BTreeMap<String, Arc<Served>>,
 }
 
 impl Registry {
@@ -181,15 +189,17 @@ impl Registry {
             let names = &served.names;
             let key = (names.group.clone(), served.version.clone(), names.plural.clone());
             let versions = registry.groups.entry(names.group.clone()).or_default();
-            let position = versions.iter().position(|(version, _)| *version == served.version).unwrap_or_else(|| {
-                versions.push((served.version.clone(), BTreeMap::new()));
+            let position = versions.iter().position(|known| known.version == served.version).unwrap_or_else(|| {
+                versions.push(ServedVersion { version: served.version.clone(), ..ServedVersion::default() });
                 versions.len() - 1
             });
-            versions[position].1.insert(names.plural.clone(), served.clone());
+            versions[position].resources.insert(names.plural.clone(), served.clone());
             registry.served.insert(key, served);
         }
         for versions in registry.groups.values_mut() {
-            versions.sort_by(|(a, _), (b, _)| version_rank(b).cmp(&version_rank(a)).then_with(|| a.cmp(b)));
+            versions.sort_by(|a, b| {
+                version_rank(&b.version).cmp(&version_rank(&a.version)).then_with(|| a.version.cmp(&b.version))
+            });
         }
         registry
     }
@@ -200,13 +210,13 @@ impl Registry {
     }
 
     /// Groups by name with their versions, the preferred one first.
-    pub(crate) fn groups(&self) -> impl Iterator<Item = (&str, &[(String, BTreeMap<String, Arc<Served>>)])> {
+    pub(crate) fn groups(&self) -> impl Iterator<Item = (&str, &[ServedVersion])> {
         self.groups.iter().map(|(group, versions)| (group.as_str(), versions.as_slice()))
     }
 
     /// The resources of one version of a group.
     pub(crate) fn resources(&self, group: &str, version: &str) -> Option<&BTreeMap<String, Arc<Served>>> {
-        self.groups.get(group)?.iter().find(|(known, _)| known == version).map(|(_, resources)| resources)
+        self.groups.get(group)?.iter().find(|known| known.version == version).map(|known| &known.resources)
     }
 
     /// Every resource in every version.
@@ -219,7 +229,7 @@ impl Registry {
         let mut seen = std::collections::HashSet::new();
         self.groups
             .values()
-            .flat_map(|versions| versions.iter().flat_map(|(_, resources)| resources.values()))
+            .flat_map(|versions| versions.iter().flat_map(|version| version.resources.values()))
             .filter(move |served| seen.insert(served.collection.clone()))
     }
 }

@@ -3,8 +3,8 @@
 use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use http::StatusCode;
+use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use serde_json::{Value, json};
 
 use crate::read::List;
@@ -20,7 +20,13 @@ const WARNINGS_MAX: usize = 20;
 const WARNING_BYTES_MAX: usize = 1_024;
 
 /// An object.
-pub(crate) fn object(served: &Served, object: &Object, output: Output, include: IncludeObject, code: StatusCode) -> Response {
+pub(crate) fn object(
+    served: &Served,
+    object: &Object,
+    output: Output,
+    include: IncludeObject,
+    code: StatusCode,
+) -> Response {
     match output {
         Output::Json => json_response(code, served.show_json(object)),
         Output::Yaml => yaml(code, &served.show(object)),
@@ -99,7 +105,7 @@ fn yaml(code: StatusCode, value: &Value) -> Response {
         }
         Err(error) => {
             use axum::response::IntoResponse as _;
-            ApiError::Internal(format!("the answer cannot be written as YAML: {error}")).into_response()
+            ApiError::Unwritable { cause: error.to_string() }.into_response()
         }
     }
 }

@@ -14,6 +14,7 @@ use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde_json::{Value, json};
 
 use crate::api::Api;
+use crate::bad_request::BadRequest;
 use crate::decode::{self, BODY_BYTES_MAX};
 use crate::delete::{DeleteOptions, Deleted};
 use crate::intake::Part;
@@ -38,7 +39,7 @@ async fn handle(State(api): State<Arc<Api>>, request: Request) -> Response {
         Ok(Err(error)) => error.into_response(),
         Err(_) => {
             tracing::error!(request = what, "the handler panicked");
-            ApiError::Internal(format!("{what} failed; this is a bug, its trace is in the server's log")).into_response()
+            ApiError::Panicked { request: what }.into_response()
         }
     }
 }
@@ -86,7 +87,9 @@ fn fixed(api: &Api, path: &str, request: &Request) -> Result<Option<Response>, A
     let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
     match parts.as_slice() {
         ["healthz" | "livez" | "readyz", ..] => return text("ok"),
-        [""] | ["version"] | ["api"] | ["apis"] | ["openapi", ..] if !is_read => return Err(ApiError::MethodNotAllowed),
+        [""] | ["version"] | ["api"] | ["apis"] | ["openapi", ..] if !is_read => {
+            return Err(ApiError::MethodNotAllowed);
+        }
         [""] => return json(discovery::paths(&registry)),
         ["version"] => return json(discovery::version(&api.options.git_version)),
         ["api"] => return json(discovery::core_versions()),
@@ -145,9 +148,7 @@ impl Call {
     fn namespace(&self) -> Result<&str, ApiError> {
         match &self.path.namespace {
             Some(namespace) => Ok(namespace),
-            None if self.served.names.namespaced => {
-                Err(ApiError::BadRequest("the namespace is missing in the path".into()))
-            }
+            None if self.served.names.namespaced => Err(BadRequest::NoNamespace.into()),
             None => Ok(""),
         }
     }
@@ -172,7 +173,7 @@ impl Call {
             return watch::start(&self.api, self.served, selection, &self.params, self.output);
         }
         if self.params.send_initial_events.is_some() {
-            return Err(ApiError::BadRequest("sendInitialEvents is forbidden for list".into()));
+            return Err(BadRequest::Parameters { rule: "sendInitialEvents is forbidden for list" }.into());
         }
         let list = self.api.list(&self.served, &selection, &self.params).await?;
         Ok(respond::list(&self.served, &list, self.output, self.params.include_object))
@@ -185,14 +186,26 @@ impl Call {
         Ok(self.written(written, StatusCode::CREATED))
     }
 
-    async fn update(&self, name: &str, part: Part, body: Body, warnings: &mut Vec<String>) -> Result<Response, ApiError> {
+    async fn update(
+        &self,
+        name: &str,
+        part: Part,
+        body: Body,
+        warnings: &mut Vec<String>,
+    ) -> Result<Response, ApiError> {
         let ask = self.ask()?;
         let decoded = self.decode(body).await?;
         let written = self.api.update(&ask, name, part, decoded, warnings).await?;
         Ok(self.written(written, StatusCode::OK))
     }
 
-    async fn patch(&self, name: &str, part: Part, body: Body, warnings: &mut Vec<String>) -> Result<Response, ApiError> {
+    async fn patch(
+        &self,
+        name: &str,
+        part: Part,
+        body: Body,
+        warnings: &mut Vec<String>,
+    ) -> Result<Response, ApiError> {
         let ask = self.ask()?;
         let patch = Patch::parse(&self.headers, &read(body).await?)?;
         let written = self.api.patch(&ask, name, part, &patch, warnings).await?;
@@ -203,7 +216,7 @@ impl Call {
         let ask = self.ask()?;
         let scale = self.decode(body).await?.value;
         if !scale.is_object() || scale["kind"].as_str().is_some_and(|kind| kind != "Scale") {
-            return Err(ApiError::BadRequest("the body must be an autoscaling/v1 Scale".into()));
+            return Err(BadRequest::NoScale.into());
         }
         let scale = self.api.set_scale(&ask, name, |_| Ok(scale.clone())).await?;
         Ok(respond::value(&scale, self.output, StatusCode::OK))
@@ -265,17 +278,19 @@ impl Call {
 
     async fn decode(&self, body: Body) -> Result<decode::Decoded, ApiError> {
         let format = request::body_format(&self.headers)?;
-        decode::decode(&read(body).await?, format).map_err(|error| ApiError::BadRequest(error.to_string()))
+        Ok(decode::decode(&read(body).await?, format).map_err(BadRequest::Body)?)
     }
 
     fn decode_bytes(&self, body: &[u8]) -> Result<decode::Decoded, ApiError> {
         let format = request::body_format(&self.headers)?;
-        decode::decode(body, format).map_err(|error| ApiError::BadRequest(error.to_string()))
+        Ok(decode::decode(body, format).map_err(BadRequest::Body)?)
     }
 
     fn written(&self, written: Written, code: StatusCode) -> Response {
         match written {
-            Written::Stored(object) => respond::object(&self.served, &object, self.output, self.params.include_object, code),
+            Written::Stored(object) => {
+                respond::object(&self.served, &object, self.output, self.params.include_object, code)
+            }
             Written::Dry(mut value) => {
                 self.served.make_shown(&mut value);
                 respond::value(&value, self.output, code)
@@ -289,6 +304,6 @@ async fn read(body: Body) -> Result<Bytes, ApiError> {
     match Limited::new(body, BODY_BYTES_MAX).collect().await {
         Ok(body) => Ok(body.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => Err(ApiError::TooLarge { limit: BODY_BYTES_MAX }),
-        Err(error) => Err(ApiError::BadRequest(format!("the body cannot be read: {error}"))),
+        Err(error) => Err(BadRequest::BodyBroken { cause: error.to_string() }.into()),
     }
 }

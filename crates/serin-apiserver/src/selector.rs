@@ -137,7 +137,9 @@ pub(crate) fn is_label_key(key: &str) -> bool {
         Some((prefix, name)) => (Some(prefix), name),
         None => (None, key),
     };
-    !name.is_empty() && is_label_value(name) && prefix.is_none_or(|prefix| !prefix.is_empty() && is_dns_subdomain(prefix))
+    !name.is_empty()
+        && is_label_value(name)
+        && prefix.is_none_or(|prefix| !prefix.is_empty() && is_dns_subdomain(prefix))
 }
 
 /// A label value: empty, or up to 63 letters, digits, `-`, `_`, `.`, with a letter or digit at both ends.

@@ -129,7 +129,8 @@ async fn serve_connection(
 async fn require_token(State(token): State<Arc<Token>>, request: Request, next: Next) -> Response {
     let is_public = matches!(request.uri().path(), "/healthz" | "/livez" | "/readyz" | "/version");
     let sent = request.headers().get(AUTHORIZATION).map(|value| value.as_bytes());
-    let bearer = sent.and_then(|value| value.split_at_checked(7)).filter(|(scheme, _)| scheme.eq_ignore_ascii_case(b"bearer "));
+    let bearer =
+        sent.and_then(|value| value.split_at_checked(7)).filter(|(scheme, _)| scheme.eq_ignore_ascii_case(b"bearer "));
     if is_public || bearer.is_some_and(|(_, sent)| token.matches(sent.trim_ascii())) {
         next.run(request).await
     } else {

@@ -10,6 +10,9 @@ use http::StatusCode;
 use http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use serde_json::{Value, json};
 
+use crate::bad_request::BadRequest;
+use crate::store::{TooOld, WriteError};
+
 /// What is wrong with one field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FieldErrorKind {
@@ -144,7 +147,7 @@ impl std::fmt::Display for FieldError {
 }
 
 /// The resource that a refusal is about.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct About {
     /// The API group, empty for the core group.
     pub group: String,
@@ -167,7 +170,7 @@ fn qualified(name: &str, group: &str) -> String {
 }
 
 /// Every refusal of the API.
-#[derive(Clone, Debug, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum ApiError {
     /// No such path or resource.
     #[error("the server could not find the requested resource")]
@@ -195,8 +198,8 @@ pub enum ApiError {
         fields: Vec<FieldError>,
     },
     /// The request makes no sense as it stands.
-    #[error("{0}")]
-    BadRequest(String),
+    #[error(transparent)]
+    BadRequest(#[from] BadRequest),
     /// The caller may not do this.
     #[error("{} {:?} is forbidden: {why}", about.qualified_resource(), about.name)]
     Forbidden {
@@ -241,8 +244,14 @@ pub enum ApiError {
         why: String,
     },
     /// The history does not reach back to the version asked for.
-    #[error("{0}")]
-    Expired(String),
+    #[error(transparent)]
+    Expired(#[from] TooOld),
+    /// The history does not reach back to the version of the list's first page.
+    #[error(
+        "The provided continue parameter is too old to display a consistent list result. You must start a new list \
+        without the continue parameter."
+    )]
+    ContinueExpired,
     /// The version asked for is in the future.
     #[error("Too large resource version: {wanted}, current: {current}")]
     FutureVersion {
@@ -251,12 +260,21 @@ pub enum ApiError {
         /// Newest.
         current: u64,
     },
-    /// Not the caller's fault.
-    #[error("Internal error occurred: {0}")]
-    Internal(String),
+    /// A bug: the handler of a request panicked.
+    #[error("Internal error occurred: {request} failed; this is a bug, its trace is in the server's log")]
+    Panicked {
+        /// Method and path.
+        request: String,
+    },
+    /// The answer cannot be written in the format asked for.
+    #[error("Internal error occurred: the answer cannot be written as YAML: {cause}")]
+    Unwritable {
+        /// What the writer said.
+        cause: String,
+    },
     /// The store does not take writes.
-    #[error("{0}")]
-    Unavailable(String),
+    #[error(transparent)]
+    Store(WriteError),
 }
 
 fn list_fields(fields: &[FieldError]) -> String {
@@ -289,10 +307,10 @@ impl ApiError {
             Self::NotAcceptable => StatusCode::NOT_ACCEPTABLE,
             Self::UnsupportedMediaType { .. } => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::Expired(_) => StatusCode::GONE,
+            Self::Expired(_) | Self::ContinueExpired => StatusCode::GONE,
             Self::FutureVersion { .. } => StatusCode::GATEWAY_TIMEOUT,
-            Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Panicked { .. } | Self::Unwritable { .. } => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Store(_) => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
@@ -309,10 +327,10 @@ impl ApiError {
             Self::NotAcceptable => "NotAcceptable",
             Self::UnsupportedMediaType { .. } => "UnsupportedMediaType",
             Self::TooLarge { .. } => "RequestEntityTooLarge",
-            Self::Expired(_) => "Expired",
+            Self::Expired(_) | Self::ContinueExpired => "Expired",
             Self::FutureVersion { .. } => "Timeout",
-            Self::Internal(_) => "InternalError",
-            Self::Unavailable(_) => "ServiceUnavailable",
+            Self::Panicked { .. } | Self::Unwritable { .. } => "InternalError",
+            Self::Store(_) => "ServiceUnavailable",
         }
     }
 
@@ -347,8 +365,10 @@ impl ApiError {
             | Self::UnsupportedMediaType { .. }
             | Self::TooLarge { .. }
             | Self::Expired(_)
-            | Self::Internal(_)
-            | Self::Unavailable(_) => Value::Null,
+            | Self::ContinueExpired
+            | Self::Panicked { .. }
+            | Self::Unwritable { .. }
+            | Self::Store(_) => Value::Null,
         }
     }
 

@@ -45,7 +45,11 @@ fn columns(served: &Served) -> Vec<Value> {
             "priority": column.priority,
         })
     });
-    if is_event(served) { others.chain([name.clone()]).collect() } else { [name.clone()].into_iter().chain(others).collect() }
+    if is_event(served) {
+        others.chain([name.clone()]).collect()
+    } else {
+        [name.clone()].into_iter().chain(others).collect()
+    }
 }
 
 fn is_event(served: &Served) -> bool {
@@ -85,7 +89,9 @@ fn cell(served: &Served, column: &Column, object: &Value, now: jiff::Timestamp) 
     let found = column.path.find(object);
     let Some(value) = found.first() else { return Value::Null };
     match column.ty.as_str() {
-        "integer" => value.as_i64().or_else(|| value.as_f64().map(|value| value as i64)).map_or(Value::Null, Value::from),
+        "integer" => {
+            value.as_i64().or_else(|| value.as_f64().map(|value| value as i64)).map_or(Value::Null, Value::from)
+        }
         "number" => value.as_f64().map_or(Value::Null, Value::from),
         "boolean" => value.as_bool().map_or(Value::Null, Value::from),
         "date" => value.as_str().map_or(Value::Null, |text| age(text, now).into()),

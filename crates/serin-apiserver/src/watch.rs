@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::api::Api;
+use crate::bad_request::BadRequest;
 use crate::metadata::random_bytes;
 use crate::read::Selection;
 use crate::request::{IncludeObject, Output, Params, VersionMatch};
@@ -66,7 +67,8 @@ pub(crate) fn start(
         };
         (VecDeque::new(), cursor)
     };
-    let timeout = params.timeout_seconds.filter(|seconds| *seconds > 0).map_or_else(default_timeout, Duration::from_secs);
+    let timeout =
+        params.timeout_seconds.filter(|seconds| *seconds > 0).map_or_else(default_timeout, Duration::from_secs);
     let watch = Watch {
         store,
         changed,
@@ -97,15 +99,13 @@ pub(crate) fn start(
     Ok(response)
 }
 
-fn check(params: &Params) -> Result<(), ApiError> {
-    let bad = |why: &str| Err(ApiError::BadRequest(why.to_owned()));
+fn check(params: &Params) -> Result<(), BadRequest> {
+    let bad = |rule| Err(BadRequest::Parameters { rule });
     match (params.send_initial_events, params.version_match) {
         (Some(_), None | Some(VersionMatch::Exact)) => {
             bad("sendInitialEvents requires setting resourceVersionMatch to NotOlderThan")
         }
-        (Some(true), _) if !params.allow_bookmarks => {
-            bad("sendInitialEvents requires allowWatchBookmarks")
-        }
+        (Some(true), _) if !params.allow_bookmarks => bad("sendInitialEvents requires allowWatchBookmarks"),
         (None, Some(_)) => bad("resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided"),
         _ if !params.continue_token.is_empty() => bad("continue is forbidden for watch"),
         _ => Ok(()),
@@ -148,7 +148,7 @@ impl Watch {
             match self.read().await {
                 Err(too_old) => {
                     self.is_over = true;
-                    return Some(line("ERROR", &ApiError::Expired(too_old.to_string()).to_status()));
+                    return Some(line("ERROR", &ApiError::Expired(too_old).to_status()));
                 }
                 Ok(chunk) if !chunk.is_empty() => return Some(chunk),
                 Ok(_) => {}
@@ -261,7 +261,11 @@ impl Shape {
                 };
                 value["metadata"]["resourceVersion"] = object.revision.to_string().into();
                 let json = Bytes::from(value.to_string());
-                self.push("DELETED", &Object { key: object.key.clone(), revision: object.revision, value, json }, chunk);
+                self.push(
+                    "DELETED",
+                    &Object { key: object.key.clone(), revision: object.revision, value, json },
+                    chunk,
+                );
             }
         }
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use crate::api::{Api, same_but_for_version};
+use crate::bad_request::BadRequest;
 use crate::builtin::DEFINITIONS;
 use crate::decode::Decoded;
 use crate::intake::{self, Origin, Part};
@@ -93,16 +94,19 @@ impl Api {
         if given.is_empty() {
             object["metadata"]["name"] = name.into();
         } else if given != name {
-            let why = format!("the name of the object ({given}) does not match the name on the URL ({name})");
-            return Err(ApiError::BadRequest(why));
+            return Err(BadRequest::OtherName { got: given.to_owned(), wanted: name.to_owned() }.into());
         }
         let given = metadata::text(&object, "namespace");
         if !given.is_empty() && given != *namespace {
-            let why = "the namespace of the provided object does not match the namespace sent on the request";
-            return Err(ApiError::BadRequest(why.into()));
+            return Err(BadRequest::OtherNamespace.into());
         }
-        self.modify(ask, name, |old, _| intake::complete_update(served, object.clone(), old, part, Origin::Body), warnings)
-            .await
+        self.modify(
+            ask,
+            name,
+            |old, _| intake::complete_update(served, object.clone(), old, part, Origin::Body),
+            warnings,
+        )
+        .await
     }
 
     /// Patches an object, or its status.
@@ -152,7 +156,8 @@ impl Api {
                 about.group = "autoscaling".into();
                 ApiError::Invalid { about, fields }
             };
-            let count = if replicas.is_null() { 0 } else { replicas.as_i64().ok_or_else(|| refused("must be an integer"))? };
+            let count =
+                if replicas.is_null() { 0 } else { replicas.as_i64().ok_or_else(|| refused("must be an integer"))? };
             if !(0..=i64::from(i32::MAX)).contains(&count) {
                 return Err(refused("must be greater than or equal to 0"));
             }
@@ -210,7 +215,12 @@ impl Api {
     }
 
     /// Puts the next version of an object, or removes it if that was the last finalizer it waited for.
-    pub(crate) async fn replace(&self, key: &Key, current: &Arc<Object>, next: Value) -> Result<Arc<Object>, WriteError> {
+    pub(crate) async fn replace(
+        &self,
+        key: &Key,
+        current: &Arc<Object>,
+        next: Value,
+    ) -> Result<Arc<Object>, WriteError> {
         let waits = metadata::finalizers(&next).next().is_some() || waits_for_content(&next);
         let change = if metadata::is_terminating(&next) && !waits { Change::Delete(next) } else { Change::Put(next) };
         self.store.write(key.clone(), Expect::Revision(current.revision), change).await

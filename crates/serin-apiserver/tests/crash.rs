@@ -53,7 +53,11 @@ fn expected(worker: &str, count: u64) -> BTreeMap<String, u64> {
     for i in 0..count {
         let (key, deletes) = operation(worker, i);
         let name = key.name().to_owned();
-        if deletes { state.remove(&name) } else { state.insert(name, i) };
+        if deletes {
+            state.remove(&name)
+        } else {
+            state.insert(name, i)
+        };
     }
     state
 }
@@ -311,6 +315,7 @@ impl StorageBackend for ForgetfulDisk {
 }
 
 #[test]
+#[allow(clippy::print_stdout, reason = "the count is worth reading")]
 fn a_disk_that_forgets_what_was_not_synced_costs_no_acknowledged_write() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let mut acknowledged = 0;

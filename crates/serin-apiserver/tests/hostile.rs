@@ -34,10 +34,28 @@ async fn malformed_requests_get_a_status_with_the_right_code() {
         ("POST", FINCHES, json, &big, 413),
         ("POST", FINCHES, json, r#"{"apiVersion":"test.serin.dev/v1","kind":"Finch","metadata":[]}"#, 400),
         ("POST", FINCHES, json, r#"{"apiVersion":"test.serin.dev/v1","kind":"Finch","metadata":{"name":{}}}"#, 400),
-        ("POST", FINCHES, json, r#"{"apiVersion":"test.serin.dev/v1","kind":"Finch","metadata":{"labels":{"a":1}}}"#, 400),
+        (
+            "POST",
+            FINCHES,
+            json,
+            r#"{"apiVersion":"test.serin.dev/v1","kind":"Finch","metadata":{"labels":{"a":1}}}"#,
+            400,
+        ),
         ("POST", FINCHES, json, r#"{"apiVersion":"test.serin.dev/v1","kind":"Finch"}"#, 422),
-        ("POST", FINCHES, json, r#"{"apiVersion":"test.serin.dev/v1","kind":"Finch","metadata":{"name":"a/b"},"spec":{"model":{"version":"v1"}}}"#, 422),
-        ("POST", FINCHES, json, r#"{"apiVersion":"test.serin.dev/v1","kind":"Finch","metadata":{"name":"b","namespace":"c"},"spec":{}}"#, 400),
+        (
+            "POST",
+            FINCHES,
+            json,
+            r#"{"apiVersion":"test.serin.dev/v1","kind":"Finch","metadata":{"name":"a/b"},"spec":{"model":{"version":"v1"}}}"#,
+            422,
+        ),
+        (
+            "POST",
+            FINCHES,
+            json,
+            r#"{"apiVersion":"test.serin.dev/v1","kind":"Finch","metadata":{"name":"b","namespace":"c"},"spec":{}}"#,
+            400,
+        ),
         ("POST", FINCHES, "application/vnd.kubernetes.protobuf", "k8s\0", 415),
         ("POST", FINCHES, "text/html", "<p>", 415),
         ("POST", FINCHES, "application/yaml", "a: [", 400),
@@ -103,9 +121,34 @@ fn any_json() -> impl Strategy<Value = Value> {
 
 fn any_key() -> impl Strategy<Value = String> {
     const NAMES: &[&str] = &[
-        "apiVersion", "kind", "metadata", "spec", "status", "name", "namespace", "labels", "annotations", "finalizers",
-        "ownerReferences", "uid", "resourceVersion", "deletionTimestamp", "generation", "managedFields", "model", "version",
-        "replicas", "rules", "tags", "weight", "source", "free", "conditions", "type", "port", "parameters",
+        "apiVersion",
+        "kind",
+        "metadata",
+        "spec",
+        "status",
+        "name",
+        "namespace",
+        "labels",
+        "annotations",
+        "finalizers",
+        "ownerReferences",
+        "uid",
+        "resourceVersion",
+        "deletionTimestamp",
+        "generation",
+        "managedFields",
+        "model",
+        "version",
+        "replicas",
+        "rules",
+        "tags",
+        "weight",
+        "source",
+        "free",
+        "conditions",
+        "type",
+        "port",
+        "parameters",
     ];
     prop_oneof![4 => prop::sample::select(NAMES).prop_map(str::to_owned), 1 => "[a-z~/.]{0,4}"]
 }
@@ -113,13 +156,32 @@ fn any_key() -> impl Strategy<Value = String> {
 /// Any JSON patch, most of whose paths exist in a finch.
 fn any_patch() -> impl Strategy<Value = Value> {
     const PATHS: &[&str] = &[
-        "", "/", "/metadata", "/metadata/name", "/metadata/labels", "/metadata/finalizers", "/metadata/resourceVersion",
-        "/metadata/ownerReferences", "/spec", "/spec/model", "/spec/model/version", "/spec/replicas", "/spec/tags", "/spec/tags/0",
-        "/spec/tags/-", "/spec/rules", "/spec/free", "/spec/free/a", "/status", "/status/conditions", "/kind",
+        "",
+        "/",
+        "/metadata",
+        "/metadata/name",
+        "/metadata/labels",
+        "/metadata/finalizers",
+        "/metadata/resourceVersion",
+        "/metadata/ownerReferences",
+        "/spec",
+        "/spec/model",
+        "/spec/model/version",
+        "/spec/replicas",
+        "/spec/tags",
+        "/spec/tags/0",
+        "/spec/tags/-",
+        "/spec/rules",
+        "/spec/free",
+        "/spec/free/a",
+        "/status",
+        "/status/conditions",
+        "/kind",
     ];
     let path = || prop::sample::select(PATHS);
-    let operation = (prop::sample::select(&["add", "remove", "replace", "move", "copy", "test"][..]), path(), path(), any_json())
-        .prop_map(|(op, path, from, value)| json!({"op": op, "path": path, "from": from, "value": value}));
+    let operation =
+        (prop::sample::select(&["add", "remove", "replace", "move", "copy", "test"][..]), path(), path(), any_json())
+            .prop_map(|(op, path, from, value)| json!({"op": op, "path": path, "from": from, "value": value}));
     prop::collection::vec(operation, 0..8).prop_map(Value::from)
 }
 

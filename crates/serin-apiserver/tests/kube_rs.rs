@@ -46,7 +46,11 @@ async fn objects_are_created_read_changed_and_deleted() {
     assert_eq!((patched.spec.replicas, patched.metadata.generation), (Some(3), Some(2)), "the spec is not the status");
     let patch = json!({"status": {"phase": "Wrong"}, "metadata": {"labels": {"x": "y"}}});
     let patched = finches.patch("a", &PatchParams::default(), &Patch::Merge(&patch)).await.expect("patch");
-    assert_eq!(patched.status.and_then(|status| status.phase).as_deref(), Some("Running"), "the status is not the spec");
+    assert_eq!(
+        patched.status.and_then(|status| status.phase).as_deref(),
+        Some("Running"),
+        "the status is not the spec"
+    );
 
     let scale = finches.get_scale("a").await.expect("scale");
     assert_eq!(scale.spec.and_then(|spec| spec.replicas), Some(3));
@@ -229,6 +233,7 @@ async fn a_secret_folds_its_texts_into_its_data() {
 
 /// Many writers, many reflectors of both strategies, some of them slow, and a history so short that they fall out of it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[allow(clippy::print_stdout, reason = "the counts are worth reading")]
 async fn reflectors_end_with_what_is_stored_even_when_they_fall_out_of_the_history() {
     const WRITERS: usize = 8;
     const WRITES: usize = 250;
@@ -295,7 +300,8 @@ async fn reflectors_end_with_what_is_stored_even_when_they_fall_out_of_the_histo
         writer.await.expect("written");
     }
     let list = finches.list(&ListParams::default()).await.expect("list");
-    let wanted: BTreeMap<_, _> = list.items.iter().map(|object| (object.name_any(), object.resource_version())).collect();
+    let wanted: BTreeMap<_, _> =
+        list.items.iter().map(|object| (object.name_any(), object.resource_version())).collect();
     for (index, (reader, task)) in reflectors.iter().enumerate() {
         eventually_within(Duration::from_secs(60), &format!("reflector {index} shows what is stored"), || {
             let shown: BTreeMap<_, _> =

@@ -73,7 +73,9 @@ fn live(kubectl: &Kubectl) {
 
     // Change, in every way.
     kubectl.run("patch finch goldie --type merge -p '{\"spec\":{\"replicas\":4}}'");
-    kubectl.run("patch finch goldie --type json -p '[{\"op\":\"replace\",\"path\":\"/spec/model/version\",\"value\":\"v2\"}]'");
+    kubectl.run(
+        "patch finch goldie --type json -p '[{\"op\":\"replace\",\"path\":\"/spec/model/version\",\"value\":\"v2\"}]'",
+    );
     assert_eq!(field(kubectl, "{.spec.replicas} {.spec.model.version}"), "4 v2");
     kubectl.run("scale finch goldie --replicas 5");
     assert!(!kubectl.try_run("scale finch goldie --replicas 6 --current-replicas 1").ok);
@@ -92,7 +94,11 @@ fn live(kubectl: &Kubectl) {
     let wrong = [
         ("replicas: 2", "replicas: lots", "spec.replicas in body must be of type integer: \"string\""),
         ("replicas: 2", "replicas: 200", "spec.replicas in body should be less than or equal to 100"),
-        ("replicas: 2", "strategy: Guess", "spec.strategy: Unsupported value: \"Guess\": supported values: \"Canary\", \"BlueGreen\""),
+        (
+            "replicas: 2",
+            "strategy: Guess",
+            "spec.strategy: Unsupported value: \"Guess\": supported values: \"Canary\", \"BlueGreen\"",
+        ),
         ("model: {version: v1}", "model: {}", "spec.model.version: Required value"),
         ("version: v1", "version: one", "spec.model.version in body should match '^v[0-9]+$'"),
         ("replicas: 2", "minReplicas: 3", "minReplicas 3 is more than replicas"),
@@ -114,7 +120,8 @@ fn live(kubectl: &Kubectl) {
     assert!(said.contains("namespaces \"nowhere\" not found"), "{said}");
 
     // Watch and wait.
-    let mut watch = kubectl.command(&split("get finches -w --no-headers")).stdout(Stdio::piped()).spawn().expect("starts");
+    let mut watch =
+        kubectl.command(&split("get finches -w --no-headers")).stdout(Stdio::piped()).spawn().expect("starts");
     let mut lines = BufReader::new(watch.stdout.take().expect("piped")).lines();
     let mut next = || lines.next().expect("a line").expect("text");
     assert!(next().starts_with("goldie"));
@@ -150,7 +157,10 @@ count: 1
     let created = kubectl.feed(&split("create -f -"), &event.replace("UID", &field(kubectl, "{.metadata.uid}")));
     assert!(created.ok, "{created:?}");
     let described = kubectl.run("describe finch goldie");
-    assert!(described.contains("Generation:") && described.contains("Sang") && described.contains("a song"), "{described}");
+    assert!(
+        described.contains("Generation:") && described.contains("Sang") && described.contains("a song"),
+        "{described}"
+    );
     assert!(kubectl.run("get events").contains("finch/goldie"));
     assert!(kubectl.run("get events.v1.events.k8s.io goldie.1 -o jsonpath={.note}").contains("a song"));
 

@@ -26,62 +26,120 @@ async fn every_wrong_field_is_named_with_value_and_what_was_wanted() {
     let rows: Vec<(Value, &[&str])> = vec![
         (json!({}), &["spec.model: Required value", UNCHECKED]),
         (json!({"model": {}}), &["spec.model.version: Required value", UNCHECKED]),
-        (json!({"model": {"version": 1}}), &[
-            "spec.model.version: Invalid value: \"integer\": spec.model.version in body must be of type string: \"integer\"",
-            UNCHECKED,
-        ]),
-        (with("replicas", json!("2")), &[
-            "spec.replicas: Invalid value: \"string\": spec.replicas in body must be of type integer: \"string\"", UNCHECKED,
-        ]),
-        (with("replicas", json!(1.5)), &[
-            "spec.replicas: Invalid value: \"number\": spec.replicas in body must be of type integer: \"number\"", UNCHECKED,
-        ]),
-        (with("replicas", json!(-1)), &[
-            "spec.replicas: Invalid value: -1: spec.replicas in body should be greater than or equal to 0",
-            ".spec.replicas: Invalid value: -1: should be a non-negative integer",
-        ]),
-        (with("replicas", json!(101)), &["spec.replicas: Invalid value: 101: spec.replicas in body should be less than or equal to 100"]),
-        (with("minReplicas", json!(3_000_000_000_i64)), &[
-            "spec.minReplicas: Invalid value: 3000000000: spec.minReplicas in body should be less than or equal to 2147483647",
-            "spec.minReplicas: Invalid value: \"object\": minReplicas 3000000000 is more than replicas 1",
-        ]),
-        (with("strategy", json!("Guess")), &[
-            "spec.strategy: Unsupported value: \"Guess\": supported values: \"Canary\", \"BlueGreen\"", UNCHECKED,
-        ]),
-        (with("model", json!({"version": "one"})), &[
-            "spec.model.version: Invalid value: \"one\": spec.model.version in body should match '^v[0-9]+$'",
-        ]),
-        (with("model", json!({"version": "v12345678"})), &["spec.model.version: Too long: may not be more than 8 bytes", UNCHECKED]),
-        (with("model", json!({"version": "v1", "parameters": {"a": 1}})), &[
-            "spec.model.parameters.a: Invalid value: \"integer\": spec.model.parameters.a in body must be of type string: \"integer\"",
-            UNCHECKED,
-        ]),
-        (with("notBefore", json!("tomorrow")), &[
-            "spec.notBefore: Invalid value: \"tomorrow\": spec.notBefore in body must be of type date-time: \"tomorrow\"", UNCHECKED,
-        ]),
+        (
+            json!({"model": {"version": 1}}),
+            &[
+                "spec.model.version: Invalid value: \"integer\": spec.model.version in body must be of type string: \"integer\"",
+                UNCHECKED,
+            ],
+        ),
+        (
+            with("replicas", json!("2")),
+            &[
+                "spec.replicas: Invalid value: \"string\": spec.replicas in body must be of type integer: \"string\"",
+                UNCHECKED,
+            ],
+        ),
+        (
+            with("replicas", json!(1.5)),
+            &[
+                "spec.replicas: Invalid value: \"number\": spec.replicas in body must be of type integer: \"number\"",
+                UNCHECKED,
+            ],
+        ),
+        (
+            with("replicas", json!(-1)),
+            &[
+                "spec.replicas: Invalid value: -1: spec.replicas in body should be greater than or equal to 0",
+                ".spec.replicas: Invalid value: -1: should be a non-negative integer",
+            ],
+        ),
+        (
+            with("replicas", json!(101)),
+            &["spec.replicas: Invalid value: 101: spec.replicas in body should be less than or equal to 100"],
+        ),
+        (
+            with("minReplicas", json!(3_000_000_000_i64)),
+            &[
+                "spec.minReplicas: Invalid value: 3000000000: spec.minReplicas in body should be less than or equal to 2147483647",
+                "spec.minReplicas: Invalid value: \"object\": minReplicas 3000000000 is more than replicas 1",
+            ],
+        ),
+        (
+            with("strategy", json!("Guess")),
+            &["spec.strategy: Unsupported value: \"Guess\": supported values: \"Canary\", \"BlueGreen\"", UNCHECKED],
+        ),
+        (
+            with("model", json!({"version": "one"})),
+            &["spec.model.version: Invalid value: \"one\": spec.model.version in body should match '^v[0-9]+$'"],
+        ),
+        (
+            with("model", json!({"version": "v12345678"})),
+            &["spec.model.version: Too long: may not be more than 8 bytes", UNCHECKED],
+        ),
+        (
+            with("model", json!({"version": "v1", "parameters": {"a": 1}})),
+            &[
+                "spec.model.parameters.a: Invalid value: \"integer\": spec.model.parameters.a in body must be of type string: \"integer\"",
+                UNCHECKED,
+            ],
+        ),
+        (
+            with("notBefore", json!("tomorrow")),
+            &[
+                "spec.notBefore: Invalid value: \"tomorrow\": spec.notBefore in body must be of type date-time: \"tomorrow\"",
+                UNCHECKED,
+            ],
+        ),
         (with("share", json!(0)), &["spec.share: Invalid value: 0: spec.share in body should be greater than 0"]),
-        (with("share", json!(0.7)), &["spec.share: Invalid value: 0.7: spec.share in body should be a multiple of 0.5"]),
-        (with("port", json!(true)), &[
-            "spec.port: Invalid value: \"boolean\": spec.port in body must be of type integer,string: \"boolean\"", UNCHECKED,
-        ]),
-        (with("tags", json!(["aa", "b"])), &["spec.tags[1]: Invalid value: \"b\": spec.tags[1] in body should be at least 2 chars long"]),
-        (with("tags", json!(["aa", "bb", "cc", "dd"])), &["spec.tags: Too many: 4: must have at most 3 items", UNCHECKED]),
+        (
+            with("share", json!(0.7)),
+            &["spec.share: Invalid value: 0.7: spec.share in body should be a multiple of 0.5"],
+        ),
+        (
+            with("port", json!(true)),
+            &[
+                "spec.port: Invalid value: \"boolean\": spec.port in body must be of type integer,string: \"boolean\"",
+                UNCHECKED,
+            ],
+        ),
+        (
+            with("tags", json!(["aa", "b"])),
+            &["spec.tags[1]: Invalid value: \"b\": spec.tags[1] in body should be at least 2 chars long"],
+        ),
+        (
+            with("tags", json!(["aa", "bb", "cc", "dd"])),
+            &["spec.tags: Too many: 4: must have at most 3 items", UNCHECKED],
+        ),
         (with("tags", json!(["aa", "bb", "aa"])), &["spec.tags[2]: Duplicate value: \"aa\""]),
         (with("rules", json!([{"name": "x"}, {"name": "x"}])), &["spec.rules[1]: Duplicate value: {\"name\":\"x\"}"]),
         (with("rules", json!([{"weight": 1}])), &["spec.rules[0].name: Required value", UNCHECKED]),
-        (with("rules", json!({})), &[
-            "spec.rules: Invalid value: \"object\": spec.rules in body must be of type array: \"object\"", UNCHECKED,
-        ]),
-        (with("source", json!({})), &[
-            "<nil>: Invalid value: \"\": \"spec.source\" must validate one and only one schema (oneOf). Found none valid",
-            "spec.source.uri: Required value",
-            UNCHECKED,
-        ]),
-        (with("source", json!({"uri": "u", "path": "p"})), &[
-            "<nil>: Invalid value: \"\": \"spec.source\" must validate one and only one schema (oneOf). Found 2 valid alternatives",
-        ]),
-        (with("minReplicas", json!(2)), &["spec.minReplicas: Invalid value: \"object\": minReplicas 2 is more than replicas 1"]),
-        (json!("spec"), &["spec: Invalid value: \"string\": spec in body must be of type object: \"string\"", UNCHECKED]),
+        (
+            with("rules", json!({})),
+            &["spec.rules: Invalid value: \"object\": spec.rules in body must be of type array: \"object\"", UNCHECKED],
+        ),
+        (
+            with("source", json!({})),
+            &[
+                "<nil>: Invalid value: \"\": \"spec.source\" must validate one and only one schema (oneOf). Found none valid",
+                "spec.source.uri: Required value",
+                UNCHECKED,
+            ],
+        ),
+        (
+            with("source", json!({"uri": "u", "path": "p"})),
+            &[
+                "<nil>: Invalid value: \"\": \"spec.source\" must validate one and only one schema (oneOf). Found 2 valid alternatives",
+            ],
+        ),
+        (
+            with("minReplicas", json!(2)),
+            &["spec.minReplicas: Invalid value: \"object\": minReplicas 2 is more than replicas 1"],
+        ),
+        (
+            json!("spec"),
+            &["spec: Invalid value: \"string\": spec in body must be of type object: \"string\"", UNCHECKED],
+        ),
     ];
     let http = http().await;
     for (spec, want) in rows {
@@ -90,7 +148,9 @@ async fn every_wrong_field_is_named_with_value_and_what_was_wanted() {
         let causes = answer.json["details"]["causes"].as_array().expect("causes");
         let got: Vec<String> = causes
             .iter()
-            .map(|cause| format!("{}: {}", cause["field"].as_str().expect("text"), cause["message"].as_str().expect("text")))
+            .map(|cause| {
+                format!("{}: {}", cause["field"].as_str().expect("text"), cause["message"].as_str().expect("text"))
+            })
             .collect();
         assert_eq!(got, want, "{spec}");
         let start = "Finch.test.serin.dev \"a\" is invalid: ";
@@ -131,12 +191,16 @@ async fn unknown_and_duplicate_fields_are_refused_warned_about_or_dropped() {
         http.send("POST", &format!("{FINCHES}{query}"), &[("content-type", "application/json")], body).await
     };
     let said = [
-        "duplicate field \"spec.model\"", "unknown field \"metadata.lables\"", "unknown field \"extra\"",
-        "unknown field \"spec.modle\"", "unknown field \"spec.rules[0].wieght\"",
+        "duplicate field \"spec.model\"",
+        "unknown field \"metadata.lables\"",
+        "unknown field \"extra\"",
+        "unknown field \"spec.modle\"",
+        "unknown field \"spec.rules[0].wieght\"",
     ];
     let strict = send("strict", "?fieldValidation=Strict").await;
     assert_eq!((strict.code, &strict.json["reason"]), (400, &json!("BadRequest")));
-    let want = format!("Finch in version \"v1\" cannot be handled as a Finch: strict decoding error: {}", said.join(", "));
+    let want =
+        format!("Finch in version \"v1\" cannot be handled as a Finch: strict decoding error: {}", said.join(", "));
     assert_eq!(strict.message(), want);
     for (name, query) in [("default", ""), ("warn", "?fieldValidation=Warn")] {
         let warned = send(name, query).await;
@@ -156,7 +220,10 @@ async fn unknown_and_duplicate_fields_are_refused_warned_about_or_dropped() {
     assert!(strict.message().contains("strict decoding error: unknown field \"spec.modle\""), "{}", strict.message());
     let warned = http.merge(&format!("{FINCHES}/ignore"), &patch).await;
     assert_eq!((warned.code, warned.warnings().len()), (200, 1));
-    assert_eq!(warned.json["metadata"]["resourceVersion"], ignored.json["metadata"]["resourceVersion"], "nothing changed");
+    assert_eq!(
+        warned.json["metadata"]["resourceVersion"], ignored.json["metadata"]["resourceVersion"],
+        "nothing changed"
+    );
 }
 
 #[tokio::test]
@@ -166,9 +233,12 @@ async fn rules_about_change_see_the_old_value() {
     assert_eq!(http.post(FINCHES, &finch(spec)).await.code, 201);
     let path = format!("{FINCHES}/a");
     let refused = http.merge(&path, &json!({"spec": {"frozen": "y"}})).await;
-    assert_eq!(refused.json["details"]["causes"][0], json!({
-        "reason": "FieldValueForbidden", "field": "spec", "message": "Forbidden: frozen cannot change",
-    }));
+    assert_eq!(
+        refused.json["details"]["causes"][0],
+        json!({
+            "reason": "FieldValueForbidden", "field": "spec", "message": "Forbidden: frozen cannot change",
+        })
+    );
     // Items of a map list are told apart by their keys, wherever they stand.
     let moved = json!({"spec": {"rules": [{"name": "b", "weight": 1}, {"name": "c", "weight": 0}, {"name": "a", "weight": 5}]}});
     assert_eq!(http.merge(&path, &moved).await.code, 200);
@@ -191,7 +261,11 @@ async fn an_object_from_before_a_stricter_schema_can_still_be_changed_elsewhere(
     assert_eq!(http.merge(&path, &json!({"spec": {"replicas": 2}})).await.code, 200);
     assert_eq!(http.merge(&format!("{path}/status"), &json!({"status": {"phase": "x"}})).await.code, 200);
     let refused = http.merge(&path, &json!({"spec": {"tags": ["bb"]}})).await;
-    assert!(refused.message().contains("spec.tags[0] in body should be at least 3 chars long"), "{}", refused.message());
+    assert!(
+        refused.message().contains("spec.tags[0] in body should be at least 3 chars long"),
+        "{}",
+        refused.message()
+    );
 }
 
 #[tokio::test]
@@ -215,22 +289,50 @@ async fn a_definition_that_is_not_structural_is_refused_with_its_paths() {
         (spec(json!({})), format!("{root}.properties[spec].type"), "must not be empty for specified object fields"),
         (spec(json!({"type": "strng"})), format!("{root}.properties[spec].type"), "supported values"),
         (spec(json!({"type": "array"})), format!("{root}.properties[spec].items"), "must be specified"),
-        (spec(json!({"type": "array", "items": {}})), format!("{root}.properties[spec].items.type"), "specified array items"),
-        (spec(json!({"type": "string", "pattern": "("})), format!("{root}.properties[spec].pattern"), "regular expression"),
+        (
+            spec(json!({"type": "array", "items": {}})),
+            format!("{root}.properties[spec].items.type"),
+            "specified array items",
+        ),
+        (
+            spec(json!({"type": "string", "pattern": "("})),
+            format!("{root}.properties[spec].pattern"),
+            "regular expression",
+        ),
         (spec(json!({"type": "string", "$ref": "#/x"})), format!("{root}.properties[spec].$ref"), "is not supported"),
-        (spec(json!({"type": "string", "minLength": "x"})), format!("{root}.properties[spec].minLength"), "non-negative integer"),
-        (spec(json!({"type": "integer", "default": "x"})), format!("{root}.properties[spec].default"), "must be of type integer"),
-        (spec(json!({"type": "object", "allOf": [{"type": "object"}]})), format!("{root}.properties[spec].allOf[0].type"), "must be empty to be structural"),
-        (spec(json!({"type": "object", "x-kubernetes-validations": [{"rule": "self.x ="}]})),
-            format!("{root}.properties[spec].x-kubernetes-validations[0].rule"), "compilation failed"),
-        (spec(json!({"type": "array", "items": {"type": "string"}, "x-kubernetes-list-type": "map"})),
-            format!("{root}.properties[spec].x-kubernetes-list-map-keys"), "must not be empty"),
+        (
+            spec(json!({"type": "string", "minLength": "x"})),
+            format!("{root}.properties[spec].minLength"),
+            "non-negative integer",
+        ),
+        (
+            spec(json!({"type": "integer", "default": "x"})),
+            format!("{root}.properties[spec].default"),
+            "must be of type integer",
+        ),
+        (
+            spec(json!({"type": "object", "allOf": [{"type": "object"}]})),
+            format!("{root}.properties[spec].allOf[0].type"),
+            "must be empty to be structural",
+        ),
+        (
+            spec(json!({"type": "object", "x-kubernetes-validations": [{"rule": "self.x ="}]})),
+            format!("{root}.properties[spec].x-kubernetes-validations[0].rule"),
+            "compilation failed",
+        ),
+        (
+            spec(json!({"type": "array", "items": {"type": "string"}, "x-kubernetes-list-type": "map"})),
+            format!("{root}.properties[spec].x-kubernetes-list-map-keys"),
+            "must not be empty",
+        ),
     ];
     for (schema, field, why) in rows {
         let answer = http.post(path, &definition(schema.clone())).await;
         assert_eq!(answer.code, 422, "{schema}: {}", answer.text);
         let causes = answer.json["details"]["causes"].as_array().expect("causes");
-        let found = causes.iter().any(|cause| cause["field"] == field.as_str() && cause["message"].as_str().expect("text").contains(why));
+        let found = causes
+            .iter()
+            .any(|cause| cause["field"] == field.as_str() && cause["message"].as_str().expect("text").contains(why));
         assert!(found, "{schema}: want {field}: {why}, got {causes:?}");
     }
     let mut misnamed = definition(spec(json!({"type": "object"})));

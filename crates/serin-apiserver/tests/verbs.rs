@@ -66,7 +66,8 @@ async fn an_update_needs_the_version_it_started_from() {
         "Operation cannot be fulfilled on finches.test.serin.dev \"a\": the object has been modified; please apply your \
             changes to the latest version and try again"
     );
-    let patch = json!({"metadata": {"resourceVersion": object["metadata"]["resourceVersion"]}, "spec": {"replicas": 3}});
+    let patch =
+        json!({"metadata": {"resourceVersion": object["metadata"]["resourceVersion"]}, "spec": {"replicas": 3}});
     assert_eq!(http.merge(path, &patch).await.code, 409, "a patch can ask for a version too");
     object["metadata"].as_object_mut().expect("an object").remove("resourceVersion");
     let missing = http.put(path, &object).await;
@@ -146,7 +147,10 @@ async fn a_watch_starts_with_the_state_where_that_is_asked_for() {
     let mut watch = http.watch(&format!("{FINCHES}?{streaming}"), "application/json").await;
     assert_eq!((watch.next_name().await, watch.next_name().await), ("ADDED a".into(), "ADDED b".into()));
     let (ty, object) = watch.next().await.expect("an event");
-    assert_eq!((ty.as_str(), &object["metadata"]["annotations"]["k8s.io/initial-events-end"]), ("BOOKMARK", &json!("true")));
+    assert_eq!(
+        (ty.as_str(), &object["metadata"]["annotations"]["k8s.io/initial-events-end"]),
+        ("BOOKMARK", &json!("true"))
+    );
     assert_eq!(version(&object), version(&http.get(FINCHES).await.json));
     http.delete(&format!("{FINCHES}/a")).await;
     assert_eq!(watch.next_name().await, "DELETED a");
@@ -209,7 +213,8 @@ async fn a_watch_resumes_after_a_restart_and_is_told_when_the_history_is_gone() 
     };
     let server = ApiServer::start(open(), options()).await.expect("starts again");
     let http = Http(server.router());
-    let mut watch = http.watch(&format!("{FINCHES}?watch=1&resourceVersion={from}&timeoutSeconds=60"), "application/json").await;
+    let mut watch =
+        http.watch(&format!("{FINCHES}?watch=1&resourceVersion={from}&timeoutSeconds=60"), "application/json").await;
     for index in 0..20 {
         assert_eq!(watch.next_name().await, format!("ADDED f{index}"));
     }
@@ -247,11 +252,17 @@ async fn deletion_waits_for_finalizers_and_hears_preconditions() {
     assert!(marked.json["metadata"]["deletionTimestamp"].is_string());
     assert_eq!(marked.json["metadata"]["generation"], 2);
     assert_eq!(version(&http.delete(path).await.json), version(&marked.json), "deleting again changes nothing");
-    let added = http.merge(path, &json!({"metadata": {"finalizers": ["test.serin.dev/hold", "test.serin.dev/more"]}})).await;
-    assert!(added.message().contains("no new finalizers can be added if the object is being deleted"), "{}", added.text);
+    let added =
+        http.merge(path, &json!({"metadata": {"finalizers": ["test.serin.dev/hold", "test.serin.dev/more"]}})).await;
+    assert!(
+        added.message().contains("no new finalizers can be added if the object is being deleted"),
+        "{}",
+        added.text
+    );
     let kept = http.merge(path, &json!({"metadata": {"deletionTimestamp": null}})).await;
     assert!(kept.json["metadata"]["deletionTimestamp"].is_string());
-    let mut watch = http.watch(&format!("{FINCHES}?watch=1&resourceVersion={}", version(&marked.json)), "application/json").await;
+    let mut watch =
+        http.watch(&format!("{FINCHES}?watch=1&resourceVersion={}", version(&marked.json)), "application/json").await;
     assert_eq!(http.merge(path, &json!({"metadata": {"finalizers": null}})).await.code, 200);
     assert_eq!(watch.next_name().await, "DELETED a");
     assert_eq!(http.get(path).await.code, 404);
@@ -300,7 +311,8 @@ async fn dependents_follow_their_owners_or_are_let_go() {
     }
     // One that names an owner that is gone already goes too; one with another owner stays.
     let owner = http.post(FINCHES, &finch("alive")).await.json;
-    let reference = |name: &str, uid: &Value| json!({"apiVersion": "test.serin.dev/v1", "kind": "Finch", "name": name, "uid": uid});
+    let reference =
+        |name: &str, uid: &Value| json!({"apiVersion": "test.serin.dev/v1", "kind": "Finch", "name": name, "uid": uid});
     let gone = reference("gone", &json!("gone"));
     let both = json!([gone, reference("alive", &owner["metadata"]["uid"])]);
     let configs = "/api/v1/namespaces/default/configmaps";
@@ -356,7 +368,10 @@ async fn events_are_one_store_with_two_views() {
     let created = http.post(new, &event).await;
     assert_eq!((created.code, &created.json["note"]), (201, &json!("a song")), "{}", created.text);
     let (_, seen) = watch.next().await.expect("an event");
-    assert_eq!((&seen["apiVersion"], &seen["message"], &seen["involvedObject"]["name"]), (&json!("v1"), &json!("a song"), &json!("a")));
+    assert_eq!(
+        (&seen["apiVersion"], &seen["message"], &seen["involvedObject"]["name"]),
+        (&json!("v1"), &json!("a song"), &json!("a"))
+    );
     let selected = http.get(&format!("{core}?fieldSelector=involvedObject.uid%3Du%2Creason%3DSang")).await.json;
     assert_eq!(selected["items"][0]["reportingComponent"], "c");
     let series = json!({"series": {"count": 2, "lastObservedTime": "2026-01-01T00:01:00.000000Z"}});
@@ -403,13 +418,15 @@ async fn secrets_and_config_maps_are_checked() {
 async fn answers_come_as_tables_metadata_or_yaml() {
     let (http, _server) = http().await;
     http.post(FINCHES, &finch("a")).await;
-    let ready = json!({"status": {"conditions": [{"type": "Other", "status": "x"}, {"type": "Ready", "status": "True"}]}});
+    let ready =
+        json!({"status": {"conditions": [{"type": "Other", "status": "x"}, {"type": "Ready", "status": "True"}]}});
     http.merge(&format!("{FINCHES}/a/status"), &ready).await;
     let accept = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
     for path in [FINCHES.to_owned(), format!("{FINCHES}/a")] {
         let table = http.get_as(&path, accept).await.json;
         assert_eq!((&table["kind"], &table["apiVersion"]), (&json!("Table"), &json!("meta.k8s.io/v1")));
-        let columns: Vec<_> = table["columnDefinitions"].as_array().expect("columns").iter().map(|c| c["name"].clone()).collect();
+        let columns: Vec<_> =
+            table["columnDefinitions"].as_array().expect("columns").iter().map(|c| c["name"].clone()).collect();
         assert_eq!(json!(columns), json!(["Name", "Version", "Replicas", "Ready", "Strategy", "Age"]));
         let cells = table["rows"][0]["cells"].as_array().expect("cells");
         assert_eq!(json!(cells[..5]), json!(["a", "v1", 1, "True", "Canary"]));
@@ -417,7 +434,8 @@ async fn answers_come_as_tables_metadata_or_yaml() {
         assert_eq!(table["rows"][0]["object"]["kind"], "PartialObjectMetadata");
     }
     let row = async |include: &str| {
-        http.get_as(&format!("{FINCHES}?includeObject={include}"), accept).await.json["rows"][0]["object"]["kind"].clone()
+        http.get_as(&format!("{FINCHES}?includeObject={include}"), accept).await.json["rows"][0]["object"]["kind"]
+            .clone()
     };
     assert_eq!((row("None").await, row("Object").await), (Value::Null, json!("Finch")));
     let mut watch = http.watch(&format!("{FINCHES}?watch=1"), accept).await;
@@ -428,7 +446,10 @@ async fn answers_come_as_tables_metadata_or_yaml() {
 
     let partial = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1";
     let list = http.get_as(FINCHES, partial).await.json;
-    assert_eq!((&list["kind"], &list["items"][0]["metadata"]["name"]), (&json!("PartialObjectMetadataList"), &json!("a")));
+    assert_eq!(
+        (&list["kind"], &list["items"][0]["metadata"]["name"]),
+        (&json!("PartialObjectMetadataList"), &json!("a"))
+    );
     assert!(list["items"][0]["spec"].is_null());
     let yaml = http.get_as(&format!("{FINCHES}/a"), "application/yaml").await;
     assert!(yaml.text.contains("kind: Finch"), "{}", yaml.text);
@@ -441,13 +462,18 @@ async fn answers_come_as_tables_metadata_or_yaml() {
 async fn discovery_names_what_is_served_and_nothing_else() {
     let (http, _server) = http().await;
     let version = http.get("/version").await.json;
-    assert_eq!((&version["major"], &version["minor"], &version["gitVersion"]), (&json!("1"), &json!("33"), &json!("v1.33.0+serin")));
+    assert_eq!(
+        (&version["major"], &version["minor"], &version["gitVersion"]),
+        (&json!("1"), &json!("33"), &json!("v1.33.0+serin"))
+    );
     assert_eq!(http.get("/api").await.json["versions"], json!(["v1"]));
     let groups = http.get("/apis").await.json;
-    let names: Vec<_> = groups["groups"].as_array().expect("groups").iter().map(|group| group["name"].clone()).collect();
+    let names: Vec<_> =
+        groups["groups"].as_array().expect("groups").iter().map(|group| group["name"].clone()).collect();
     assert_eq!(json!(names), json!(["apiextensions.k8s.io", "coordination.k8s.io", "events.k8s.io", "test.serin.dev"]));
     let resources = http.get("/apis/test.serin.dev/v1").await.json;
-    let names: Vec<_> = resources["resources"].as_array().expect("some").iter().map(|resource| resource["name"].clone()).collect();
+    let names: Vec<_> =
+        resources["resources"].as_array().expect("some").iter().map(|resource| resource["name"].clone()).collect();
     assert_eq!(json!(names), json!(["finches", "finches/status", "finches/scale"]));
     assert_eq!(resources["resources"][0]["shortNames"], json!(["fi"]));
     for path in ["/healthz", "/livez", "/readyz", "/readyz/etcd"] {
@@ -457,7 +483,9 @@ async fn discovery_names_what_is_served_and_nothing_else() {
     let at = root["paths"]["apis/test.serin.dev/v1"]["serverRelativeURL"].as_str().expect("an address").to_owned();
     let document = http.get(&at).await.json;
     let patch = &document["paths"]["/apis/test.serin.dev/v1/namespaces/{namespace}/finches/{name}"]["patch"];
-    assert!(patch["parameters"].as_array().expect("some").iter().any(|parameter| parameter["name"] == "fieldValidation"));
+    assert!(
+        patch["parameters"].as_array().expect("some").iter().any(|parameter| parameter["name"] == "fieldValidation")
+    );
     assert_eq!(patch["x-kubernetes-group-version-kind"]["kind"], "Finch");
     let schema = &document["components"]["schemas"]["dev.serin.test.v1.Finch"];
     assert_eq!(schema["properties"]["spec"]["properties"]["model"]["description"], "The model to serve.");

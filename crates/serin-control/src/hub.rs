@@ -1,18 +1,18 @@
 //! What the parts of control share: the newest knowledge, and who has to look at it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serin_api::receipt::Signer;
 use serin_api::units::Millis;
 use serin_api::wire::processes::NodeStatus;
 use serin_api::{ModelEndpoint, ModelRevision, ModelRollout, ModelServer};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use crate::artifact::Digests;
 use crate::decisions::DecisionLog;
-use crate::index::Index;
+use crate::index::{Index, key_of};
 use crate::observe::Observations;
 use crate::outcomes::Outcomes;
 use crate::publish::{Processes, Routes};
@@ -45,6 +45,8 @@ pub struct Hub {
     pub signers: Mutex<Arc<Vec<Signer>>>,
     /// Digests of artifacts.
     pub digests: Digests,
+    /// Endpoints whose route follows from what is written now, or that have none to publish.
+    accounted: watch::Sender<BTreeSet<String>>,
     /// Endpoints whose worker has to look again.
     wakers: Mutex<HashMap<String, Arc<Notify>>>,
     /// Set when the set of processes may have changed.
@@ -71,9 +73,32 @@ impl Hub {
             decisions,
             signers: Mutex::default(),
             digests: Digests::default(),
+            accounted: watch::channel(BTreeSet::new()).0,
             wakers: Mutex::default(),
             processes_changed: Notify::new(),
             endpoints_changed: Notify::new(),
+        }
+    }
+
+    /// Notes that an endpoint's route is published, or that it has none.
+    pub fn account(&self, key: &str) {
+        self.accounted.send_if_modified(|accounted| accounted.insert(key.to_owned()));
+    }
+
+    /// Waits until every endpoint is accounted for. A table that is sent before would take the others from gateways that serve them
+    /// from an earlier run of control.
+    pub async fn all_accounted(&self) {
+        let mut accounted = self.accounted.subscribe();
+        loop {
+            let missing = {
+                let accounted = accounted.borrow_and_update();
+                self.endpoints.list(|e| !accounted.contains(&key_of(e))).len()
+            };
+            // The sender lives in this struct, so the channel cannot close. An endpoint may also be deleted meanwhile.
+            if missing == 0 {
+                return;
+            }
+            let _ = tokio::time::timeout(Duration::from_millis(500), accounted.changed()).await;
         }
     }
 

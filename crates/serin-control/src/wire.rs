@@ -67,26 +67,30 @@ pub fn router(hub: Arc<Hub>) -> Router {
 }
 
 async fn routes(State(hub): State<Arc<Hub>>) -> Response {
-    let (table, changes) = hub.routes.subscribe();
-    let first = vec![RouteMessage::Snapshot(table)];
-    let stream = futures::stream::unfold((hub, changes, first), |(hub, mut changes, mut waiting)| async move {
-        let message = match waiting.pop() {
-            Some(message) => message,
-            None => match tokio::time::timeout(ALIVE_EVERY, changes.recv()).await {
+    let stream = futures::stream::unfold((hub, None), |(hub, mut changes)| async move {
+        let message = match &mut changes {
+            // First the whole table, once it is whole.
+            None => match tokio::time::timeout(ALIVE_EVERY, hub.all_accounted()).await {
+                Ok(()) => snapshot(&hub, &mut changes),
+                Err(_) => RouteMessage::Alive,
+            },
+            Some(receiver) => match tokio::time::timeout(ALIVE_EVERY, receiver.recv()).await {
                 Ok(Ok(message)) => message,
                 Err(_) => RouteMessage::Alive,
                 Ok(Err(broadcast::error::RecvError::Closed)) => return None,
                 // Too slow for the changes: a snapshot says all.
-                Ok(Err(broadcast::error::RecvError::Lagged(_))) => {
-                    let (table, fresh) = hub.routes.subscribe();
-                    changes = fresh;
-                    RouteMessage::Snapshot(table)
-                }
+                Ok(Err(broadcast::error::RecvError::Lagged(_))) => snapshot(&hub, &mut changes),
             },
         };
-        Some((line(&message), (hub, changes, waiting)))
+        Some((line(&message), (hub, changes)))
     });
     lines(stream)
+}
+
+fn snapshot(hub: &Hub, changes: &mut Option<broadcast::Receiver<RouteMessage>>) -> RouteMessage {
+    let (table, receiver) = hub.routes.subscribe();
+    *changes = Some(receiver);
+    RouteMessage::Snapshot(table)
 }
 
 async fn processes(State(hub): State<Arc<Hub>>) -> Response {

@@ -263,7 +263,10 @@ impl Worker {
     /// serve on with the table they have.
     fn publish(&mut self, view: &View<'_>) {
         let Some(status) = &view.endpoint.status else { return };
-        let Some(active) = &status.active else { return };
+        let Some(active) = &status.active else {
+            self.hub.account(&self.key);
+            return;
+        };
         let current = lifecycle::current_rollout(&view.rollouts).map(|(_, r)| r);
         let under_way = current.and_then(|r| {
             let state = r.status.as_ref().filter(|s| !s.phase.is_final() && !s.epochs.is_empty())?;
@@ -296,6 +299,7 @@ impl Worker {
             }),
         });
         let generation = self.hub.routes.upsert(&self.key, route);
+        self.hub.account(&self.key);
         if self.published.last().is_none_or(|(_, known)| *known != epoch) {
             self.published.push((generation, epoch));
             let surplus = self.published.len().saturating_sub(EPOCHS_KEPT);

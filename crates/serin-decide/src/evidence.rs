@@ -152,9 +152,15 @@ impl Totals {
     }
 
     /// Whether every count of `other` is reached here.
+    ///
+    /// Failures are compared by their sum: a unit whose first failure is reported late moves from one cell to an earlier one.
     #[must_use]
     pub fn covers(&self, other: &Totals) -> bool {
+        let failures = |totals: &Totals| {
+            totals.cells.iter().fold(0, |sum: u64, c| sum.saturating_add(c.control.failures).saturating_add(c.candidate.failures))
+        };
         (self.units_overflow || !other.units_overflow)
+            && failures(self) >= failures(other)
             && other.cells.iter().all(|theirs| {
                 self.cells.iter().any(|mine| {
                     (mine.epoch, mine.stratum) == (theirs.epoch, theirs.stratum)
@@ -260,9 +266,11 @@ fn raise(into: &mut ArmCounts, other: &ArmCounts) {
     combine(into, other, u64::max);
 }
 
+/// Whether all counts but the failures are reached.
 fn arm_covers(mine: &ArmCounts, theirs: &ArmCounts) -> bool {
     let mut raised = mine.clone();
     raise(&mut raised, theirs);
+    raised.failures = mine.failures;
     raised == *mine
 }
 

@@ -122,11 +122,28 @@ fn an_outcome_is_json_where_it_can_be_and_text_where_not() {
 }
 
 #[test]
+fn a_caller_without_the_token_or_the_authority_is_turned_away() {
+    let world = World::new();
+    let good = std::fs::read_to_string(world.path("kubeconfig")).unwrap();
+    let config: Value = serde_json::from_str(&good).unwrap();
+    let mut token = config.clone();
+    token["users"][0]["user"]["token"] = json!("wrong");
+    let mut authority = config.clone();
+    authority["clusters"][0]["cluster"]["certificate-authority-data"].take();
+    for (config, want) in [(token, "Unauthorized"), (authority, "cannot reach https://127.0.0.1:")] {
+        world.write("kubeconfig", &config.to_string());
+        let ran = world.run("get endpoints");
+        assert_eq!((ran.code, ran.out.as_str()), (1, ""));
+        assert!(ran.err.contains(want) && ran.err.contains("hint: "), "{}", ran.err);
+    }
+}
+
+#[test]
 fn the_running_serin_is_found_by_its_home() {
     let world = World::new();
     let (url, _) = gateway(&world);
     let up = json!({"pid": std::process::id(), "gateway": url.trim_start_matches("http://"), "admin": "127.0.0.1:1",
-        "api": world.url.trim_start_matches("http://"), "home": world.path("home"), "startedAt": 0});
+        "api": world.url.trim_start_matches("https://"), "home": world.path("home"), "startedAt": 0});
     world.write("home/up.json", &up.to_string());
     std::fs::copy(world.path("kubeconfig"), world.path("home/kubeconfig")).unwrap();
     let run = |args: &str, home: bool| {

@@ -38,7 +38,7 @@ fn apply_creates_then_changes_nothing_then_configures() {
     world.write("e.yaml", ENDPOINT);
     let first = world.run("apply -f e.yaml");
     assert_eq!((first.code, first.out.as_str()), (0, "modelendpoint.serin.dev/income created\n"), "{}", first.err);
-    assert!(first.err.contains("namespace default, at context test (http://127.0.0.1:"), "{}", first.err);
+    assert!(first.err.contains("namespace default, at context test (https://127.0.0.1:"), "{}", first.err);
     let created = world.get(&format!("{ENDPOINTS}/income"));
     assert_eq!(world.ok("apply -f e.yaml"), "modelendpoint.serin.dev/income unchanged\n");
     let again = world.get(&format!("{ENDPOINTS}/income"));

@@ -10,7 +10,8 @@ impl Schema {
         match value {
             Value::Object(fields) => {
                 fields.retain(|name, field| {
-                    !field.is_null() || self.child(name).is_none_or(|schema| schema.nullable || schema.default.is_some())
+                    !field.is_null()
+                        || self.child(name).is_none_or(|schema| schema.nullable || schema.default.is_some())
                 });
                 for (name, schema) in &self.properties {
                     let Some(default) = &schema.default else { continue };

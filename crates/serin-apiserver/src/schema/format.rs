@@ -94,7 +94,8 @@ fn is_duration(text: &str) -> bool {
         }
         rest = &rest[number..];
         let Some(unit) = ["ns", "us", "µs", "μs", "ms", "s", "m", "h", "d", "w"].iter().find(|unit| {
-            rest.strip_prefix(**unit).is_some_and(|after| after.is_empty() || after.starts_with(|l: char| l.is_ascii_digit()))
+            rest.strip_prefix(**unit)
+                .is_some_and(|after| after.is_empty() || after.starts_with(|l: char| l.is_ascii_digit()))
         }) else {
             return false;
         };
@@ -105,7 +106,10 @@ fn is_duration(text: &str) -> bool {
 
 fn is_email(text: &str) -> bool {
     text.rsplit_once('@').is_some_and(|(local, host)| {
-        !local.is_empty() && !local.contains(char::is_whitespace) && !host.is_empty() && !host.contains(char::is_whitespace)
+        !local.is_empty()
+            && !local.contains(char::is_whitespace)
+            && !host.is_empty()
+            && !host.contains(char::is_whitespace)
     })
 }
 

@@ -15,18 +15,59 @@ const PATTERN_BYTES_MAX: usize = 1 << 20;
 
 /// Every keyword of JSONSchemaProps that may be used; the ones that only explain are known and ignored.
 const KEYWORDS: &[&str] = &[
-    "additionalProperties", "allOf", "anyOf", "default", "description", "enum", "example", "exclusiveMaximum",
-    "exclusiveMinimum", "externalDocs", "format", "items", "maxItems", "maxLength", "maxProperties", "maximum",
-    "minItems", "minLength", "minProperties", "minimum", "multipleOf", "not", "nullable", "oneOf", "pattern",
-    "properties", "required", "title", "type", "uniqueItems", "x-kubernetes-embedded-resource",
-    "x-kubernetes-int-or-string", "x-kubernetes-list-map-keys", "x-kubernetes-list-type", "x-kubernetes-map-type",
-    "x-kubernetes-preserve-unknown-fields", "x-kubernetes-validations",
+    "additionalProperties",
+    "allOf",
+    "anyOf",
+    "default",
+    "description",
+    "enum",
+    "example",
+    "exclusiveMaximum",
+    "exclusiveMinimum",
+    "externalDocs",
+    "format",
+    "items",
+    "maxItems",
+    "maxLength",
+    "maxProperties",
+    "maximum",
+    "minItems",
+    "minLength",
+    "minProperties",
+    "minimum",
+    "multipleOf",
+    "not",
+    "nullable",
+    "oneOf",
+    "pattern",
+    "properties",
+    "required",
+    "title",
+    "type",
+    "uniqueItems",
+    "x-kubernetes-embedded-resource",
+    "x-kubernetes-int-or-string",
+    "x-kubernetes-list-map-keys",
+    "x-kubernetes-list-type",
+    "x-kubernetes-map-type",
+    "x-kubernetes-preserve-unknown-fields",
+    "x-kubernetes-validations",
 ];
 /// Keywords that shape data, and so may not be used inside `allOf`, `anyOf`, `oneOf` and `not`.
 const SHAPING: &[&str] = &[
-    "additionalProperties", "default", "description", "nullable", "title", "type", "x-kubernetes-embedded-resource",
-    "x-kubernetes-int-or-string", "x-kubernetes-list-map-keys", "x-kubernetes-list-type", "x-kubernetes-map-type",
-    "x-kubernetes-preserve-unknown-fields", "x-kubernetes-validations",
+    "additionalProperties",
+    "default",
+    "description",
+    "nullable",
+    "title",
+    "type",
+    "x-kubernetes-embedded-resource",
+    "x-kubernetes-int-or-string",
+    "x-kubernetes-list-map-keys",
+    "x-kubernetes-list-type",
+    "x-kubernetes-map-type",
+    "x-kubernetes-preserve-unknown-fields",
+    "x-kubernetes-validations",
 ];
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -105,10 +146,12 @@ impl Parser {
         if level != Level::Value {
             self.check_structure(schema, &node, level);
         }
-        let below = || node.properties.values().chain(node.items.as_deref()).chain(match &node.additional {
-            Additional::Each(schema) => Some(&**schema),
-            Additional::None | Additional::Any => None,
-        });
+        let below = || {
+            node.properties.values().chain(node.items.as_deref()).chain(match &node.additional {
+                Additional::Each(schema) => Some(&**schema),
+                Additional::None | Additional::Any => None,
+            })
+        };
         let has_rules = !node.rules.is_empty() || below().any(|child| child.has_rules);
         let has_keyed_lists = node.list_type != ListType::Atomic || below().any(|child| child.has_keyed_lists);
         Schema { has_rules, has_keyed_lists, ..node }
@@ -196,7 +239,11 @@ impl Parser {
         }
         if node.int_or_string && node.ty.is_some() {
             let shown = schema.get("type").cloned().unwrap_or(Value::Null);
-            errors.push(FieldError::invalid(path("type"), shown, "must be empty if x-kubernetes-int-or-string is true"));
+            errors.push(FieldError::invalid(
+                path("type"),
+                shown,
+                "must be empty if x-kubernetes-int-or-string is true",
+            ));
         }
         if let Some(default) = &node.default {
             // A default must be what an object could hold after defaulting.
@@ -309,7 +356,8 @@ impl Parser {
         for (key, schema) in map {
             let len = self.path.push_key(key);
             // `metadata` of an object is implicit: what a schema may say of it is its name's validation.
-            let level = if level == Level::Field && key == "metadata" && self.depth == 1 { Level::Field } else { level };
+            let level =
+                if level == Level::Field && key == "metadata" && self.depth == 1 { Level::Field } else { level };
             parsed.insert(key.clone(), self.node(schema, level));
             self.path.cut(len);
         }

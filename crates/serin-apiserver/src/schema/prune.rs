@@ -88,3 +88,55 @@ impl Schema {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn only_what_the_schema_knows_is_kept() {
+        let schema = Schema::parse(
+            &json!({"type": "object", "properties": {
+                "known": {"type": "object", "properties": {"a": {"type": "string"}}},
+                "map": {"type": "object", "additionalProperties": {"type": "object", "properties": {"a": {"type": "string"}}}},
+                "any": {"type": "object", "additionalProperties": true},
+                "list": {"type": "array", "items": {"type": "object", "properties": {"a": {"type": "string"}}}},
+                "free": {"type": "object", "x-kubernetes-preserve-unknown-fields": true,
+                    "properties": {"strict": {"type": "object", "properties": {"a": {"type": "string"}}}}},
+                "object": {"type": "object", "x-kubernetes-embedded-resource": true, "properties": {"spec": {"type": "object"}}},
+            }}),
+            "",
+        )
+        .expect("structural");
+        let mut object = json!({
+            "apiVersion": "v", "kind": "K", "metadata": {"name": "n"}, "x": 1,
+            "known": {"a": "1", "b": 2, "metadata": {}}, "map": {"k": {"a": "1", "b": 2}}, "any": {"k": 1, "deep": {"x": 1}},
+            "list": [{"a": "1"}, {"b": [1]}], "free": {"u": {"v": 1}, "strict": {"a": "1", "b": 2}},
+            "object": {"apiVersion": "v", "kind": "K", "metadata": {"name": "n"}, "spec": {"x": 1}, "more": 1},
+        });
+        let unknown = schema.prune(&mut object);
+        let want = [
+            "any.deep.x",
+            "free.strict.b",
+            "known.b",
+            "known.metadata",
+            "list[1].b",
+            "map.k.b",
+            "object.more",
+            "object.spec.x",
+            "x",
+        ];
+        assert_eq!(unknown, want);
+        assert_eq!(
+            object,
+            json!({
+                "apiVersion": "v", "kind": "K", "metadata": {"name": "n"}, "known": {"a": "1"}, "map": {"k": {"a": "1"}},
+                "any": {"k": 1, "deep": {}}, "list": [{"a": "1"}, {}], "free": {"u": {"v": 1}, "strict": {"a": "1"}},
+                "object": {"apiVersion": "v", "kind": "K", "metadata": {"name": "n"}, "spec": {}},
+            })
+        );
+        assert_eq!(schema.prune(&mut object), Vec::<String>::new(), "twice is once");
+    }
+}

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use kube_cel::KubeCelExt as _;
 use kube_cel::cel::objects::{Key, Map as CelMap, OptionalValue};
-use kube_cel::cel::{Context, Program, Value as Cel};
+use kube_cel::cel::{Context, ExecutionError, Program, Value as Cel};
 use serde_json::Value;
 
 use super::{Additional, FieldPath, Format, ListType, Schema, Type, keyed, list_key};
@@ -55,7 +55,8 @@ impl Rule {
                 return Err(FieldError::not_supported(format!("{path}.reason"), other, supported));
             }
         };
-        let message_program = text("messageExpression").map(|source| compile("messageExpression", source)).transpose()?;
+        let message_program =
+            text("messageExpression").map(|source| compile("messageExpression", source)).transpose()?;
         Ok(Self {
             program,
             message: text("message").map_or_else(|| format!("failed rule: {source}"), str::to_owned),
@@ -83,7 +84,34 @@ pub(crate) fn evaluate(schema: &Schema, value: &Value, old: Option<&Value>) -> V
 
 thread_local! {
     // Registering the libraries costs more than evaluating a rule.
-    static BASE: Context<'static> = Context::default().with_all();
+    static BASE: Context<'static> = base();
+}
+
+/// The libraries, and `type()`, which crate `cel` lacks: a type is a text that no value is likely to be.
+fn base() -> Context<'static> {
+    let mut base = Context::default().with_all();
+    for name in ["bool", "int", "uint", "double", "string", "bytes", "list", "map", "null_type"] {
+        base.add_variable_from_value(name, type_value(name));
+    }
+    base.add_function("type", |value: Cel| {
+        Ok::<Cel, ExecutionError>(type_value(match value {
+            Cel::Bool(_) => "bool",
+            Cel::Int(_) => "int",
+            Cel::UInt(_) => "uint",
+            Cel::Float(_) => "double",
+            Cel::String(_) => "string",
+            Cel::Bytes(_) => "bytes",
+            Cel::List(_) => "list",
+            Cel::Map(_) => "map",
+            Cel::Null => "null_type",
+            _ => "other",
+        }))
+    });
+    base
+}
+
+fn type_value(name: &str) -> Cel {
+    Cel::String(Arc::new(format!("\u{0}type:{name}")))
 }
 
 struct Walk<'a> {
@@ -118,9 +146,7 @@ impl Walk<'_> {
                     ListType::Atomic | ListType::Set => None,
                 };
                 for (index, item) in items.iter().enumerate() {
-                    let old = old
-                        .as_ref()
-                        .and_then(|(keys, old)| old.get(&list_key(item, keys)?).copied());
+                    let old = old.as_ref().and_then(|(keys, old)| old.get(&list_key(item, keys)?).copied());
                     let len = self.path.push_index(index);
                     self.node(item_schema, item, old);
                     self.path.cut(len);
@@ -240,7 +266,9 @@ fn string_to_cel(schema: &Schema, text: &str) -> Cel {
     use base64::Engine as _;
     let parsed = match schema.checks.format {
         Some(Format::DateTime) => chrono::DateTime::parse_from_rfc3339(text).ok().map(Cel::Timestamp),
-        Some(Format::Date) => chrono::DateTime::parse_from_rfc3339(&format!("{text}T00:00:00Z")).ok().map(Cel::Timestamp),
+        Some(Format::Date) => {
+            chrono::DateTime::parse_from_rfc3339(&format!("{text}T00:00:00Z")).ok().map(Cel::Timestamp)
+        }
         Some(Format::Duration) => duration(text),
         Some(Format::Byte) => {
             base64::engine::general_purpose::STANDARD.decode(text).ok().map(|bytes| Cel::Bytes(Arc::new(bytes)))
@@ -265,8 +293,27 @@ fn string_key(name: &str) -> Key {
 }
 
 const RESERVED: [&str; 21] = [
-    "true", "false", "null", "in", "as", "break", "const", "continue", "else", "for", "function", "if", "import", "let",
-    "loop", "package", "namespace", "return", "var", "void", "while",
+    "true",
+    "false",
+    "null",
+    "in",
+    "as",
+    "break",
+    "const",
+    "continue",
+    "else",
+    "for",
+    "function",
+    "if",
+    "import",
+    "let",
+    "loop",
+    "package",
+    "namespace",
+    "return",
+    "var",
+    "void",
+    "while",
 ];
 
 /// A field's name as a rule must write it.
@@ -276,4 +323,133 @@ fn escape(name: &str) -> String {
         return format!("__{name}__");
     }
     name.replace("__", "__underscores__").replace('.', "__dot__").replace('-', "__dash__").replace('/', "__slash__")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn schema(rules: Value) -> Schema {
+        Schema::parse(
+            &json!({
+                "type": "object",
+                "properties": {"spec": {
+                    "type": "object",
+                    "x-kubernetes-validations": rules,
+                    "properties": {
+                        "n": {"type": "integer"}, "share": {"type": "number"}, "text": {"type": "string"},
+                        "at": {"type": "string", "format": "date-time"}, "wait": {"type": "string", "format": "duration"},
+                        "either": {"x-kubernetes-int-or-string": true}, "namespace": {"type": "string"},
+                        "a-b": {"type": "string"}, "map": {"type": "object", "additionalProperties": {"type": "integer"}},
+                        "list": {"type": "array", "items": {"type": "string"}}, "size": {"type": "string"},
+                    },
+                }},
+            }),
+            "",
+        )
+        .expect("structural")
+    }
+
+    /// What the rules say of a spec, and of its change from an old one.
+    fn said(rules: Value, spec: Value, old: Option<Value>) -> Vec<String> {
+        let object = |spec| json!({"apiVersion": "g/v1", "kind": "K", "metadata": {"name": "n"}, "spec": spec});
+        let errors = evaluate(&schema(rules), &object(spec), old.map(object).as_ref());
+        errors.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn rules_see_values_by_their_schema() {
+        let spec = json!({
+            "n": 3, "share": 1, "text": "abc", "at": "2026-01-01T00:00:00Z", "wait": "90s", "either": 5, "namespace": "x",
+            "a-b": "y", "map": {"c-d": 1}, "list": ["p", "q"], "size": "2Gi",
+        });
+        let holding = [
+            "self.n == 3 && self.n % 2 == 1",
+            "self.share == 1.0",
+            "self.text.matches('^[a-c]+$') && self.text.size() == 3 && self.text.upperAscii() == 'ABC'",
+            "self.at < timestamp('2026-06-01T00:00:00Z')",
+            "self.wait > duration('1m')",
+            "type(self.either) == int ? self.either < 9 : self.either.endsWith('%')",
+            "self.__namespace__ == 'x'",
+            "self.a__dash__b == 'y'",
+            "self.map['c-d'] == 1 && self.map.all(key, self.map[key] > 0)",
+            "self.list.exists(x, x == 'q') && 'p' in self.list && self.list.isSorted()",
+            "quantity(self.size).isGreaterThan(quantity('1Gi'))",
+            "has(self.n) && !has(self.gone)",
+        ];
+        for rule in holding {
+            assert_eq!(said(json!([{"rule": rule}]), spec.clone(), None), Vec::<String>::new(), "{rule}");
+        }
+        let failing = [
+            (json!({"rule": "self.n > 5"}), "spec: Invalid value: \"object\": failed rule: self.n > 5"),
+            (json!({"rule": "self.n > 5", "message": "too few"}), "spec: Invalid value: \"object\": too few"),
+            (
+                json!({"rule": "self.n > 5", "reason": "FieldValueRequired", "message": "m", "fieldPath": ".n"}),
+                "spec.n: Required value: m",
+            ),
+            (
+                json!({"rule": "self.n > 5", "messageExpression": "'only ' + string(self.n)"}),
+                "spec: Invalid value: \"object\": only 3",
+            ),
+            (
+                json!({"rule": "self.gone == 1", "message": "m"}),
+                "spec: Invalid value: \"object\": No such key: gone evaluating rule: m",
+            ),
+            (
+                json!({"rule": "self.n", "message": "m"}),
+                "spec: Invalid value: \"object\": rule gave int, want a boolean: m",
+            ),
+        ];
+        for (rule, want) in failing {
+            assert_eq!(said(json!([rule]), spec.clone(), None), [want], "{rule}");
+        }
+    }
+
+    #[test]
+    fn rules_about_change_wait_for_an_old_value_unless_they_say_otherwise() {
+        let (one, two) = (json!({"n": 1}), json!({"n": 2}));
+        let grows = json!([{"rule": "self.n > oldSelf.n", "message": "must grow"}]);
+        assert!(said(grows.clone(), one.clone(), None).is_empty());
+        assert!(said(grows.clone(), two.clone(), Some(one.clone())).is_empty());
+        assert_eq!(said(grows, one.clone(), Some(two.clone())).len(), 1);
+        let optional = json!([{
+            "rule": "oldSelf.hasValue() ? self.n >= oldSelf.value().n : self.n == 1", "optionalOldSelf": true, "message": "m",
+        }]);
+        assert!(said(optional.clone(), one.clone(), None).is_empty());
+        assert_eq!(said(optional.clone(), two.clone(), None).len(), 1);
+        assert_eq!(said(optional, one.clone(), Some(two.clone())).len(), 1);
+        // What did not change is not judged again by a rule that looks at it alone.
+        let small = json!([{"rule": "self.n < 2"}]);
+        assert!(said(small.clone(), two.clone(), Some(two.clone())).is_empty());
+        assert_eq!(said(small, two, Some(one)).len(), 1);
+    }
+
+    #[test]
+    fn the_root_sees_the_name_and_nothing_more_of_the_metadata() {
+        let schema = Schema::parse(
+            &json!({"type": "object", "x-kubernetes-validations": [
+                {"rule": "self.metadata.name == 'n' && self.kind == 'K' && !has(self.metadata.labels)"},
+            ]}),
+            "",
+        )
+        .expect("structural");
+        let object = json!({"apiVersion": "g/v1", "kind": "K", "metadata": {"name": "n", "labels": {"a": "b"}}});
+        assert_eq!(evaluate(&schema, &object, None), []);
+    }
+
+    #[test]
+    fn a_rule_that_cannot_be_compiled_is_refused_where_it_stands() {
+        let rows = [
+            (json!({}), "p.rule"),
+            (json!({"rule": "  "}), "p.rule"),
+            (json!({"rule": "self.("}), "p.rule"),
+            (json!({"rule": "true", "messageExpression": "'"}), "p.messageExpression"),
+            (json!({"rule": "true", "reason": "Because"}), "p.reason"),
+        ];
+        for (rule, field) in rows {
+            assert_eq!(Rule::parse(&rule, "p").expect_err("refused").field, field, "{rule}");
+        }
+    }
 }

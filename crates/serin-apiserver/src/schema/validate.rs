@@ -91,10 +91,8 @@ impl Walk {
         if allowed.iter().any(|allowed| equal(allowed, value)) {
             return;
         }
-        let shown: Vec<String> = allowed
-            .iter()
-            .map(|allowed| allowed.as_str().map_or_else(|| allowed.to_string(), str::to_owned))
-            .collect();
+        let shown: Vec<String> =
+            allowed.iter().map(|allowed| allowed.as_str().map_or_else(|| allowed.to_string(), str::to_owned)).collect();
         let shown = shown.iter().map(String::as_str);
         self.errors.push(FieldError::not_supported(self.path.as_str(), value.clone(), shown));
     }

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use redb::{Database, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition};
 
 use super::index::Index;
-use super::{Event, EventKind, Key, Object, Previous, StoreError, StoreOptions};
+use super::{Event, EventKind, Key, Object, Previous, StoreError, StoreOptions, Tail};
 
 /// The format this version writes. Raise it when the tables or what is in them change meaning.
 const FORMAT: u64 = 1;
@@ -101,9 +101,9 @@ impl Disk {
         let mut events = Vec::new();
         let mut cursor = recent;
         while cursor < revision {
-            let Some((more, upto)) = self.events(cursor, revision) else { break };
-            events.extend(more);
-            cursor = upto;
+            let Some(tail) = self.events(cursor, revision) else { break };
+            events.extend(tail.events);
+            cursor = tail.upto;
         }
         if cursor == revision {
             index.load_recent(events);
@@ -173,7 +173,7 @@ impl Disk {
     }
 
     /// Some events after a revision and the revision they reach, from disk; `None` when they are trimmed.
-    pub(super) fn events(&self, after: u64, upto: u64) -> Option<(Vec<Arc<Event>>, u64)> {
+    pub(super) fn events(&self, after: u64, upto: u64) -> Option<Tail> {
         match self.read_events(after, upto) {
             Ok(events) => events,
             Err(error) => {
@@ -184,7 +184,7 @@ impl Disk {
         }
     }
 
-    fn read_events(&self, after: u64, upto: u64) -> Result<Option<(Vec<Arc<Event>>, u64)>, redb::Error> {
+    fn read_events(&self, after: u64, upto: u64) -> Result<Option<Tail>, redb::Error> {
         let upto = upto.min(after.saturating_add(READ_EVENTS));
         let read = self.database.begin_read()?;
         let history = read.open_table(EVENTS)?;
@@ -223,7 +223,7 @@ impl Disk {
             events.push(Arc::new(Event { kind, object, previous }));
         }
         // A gap at the end means that the range was trimmed away under the reader.
-        Ok((expected == upto).then_some((events, upto)))
+        Ok((expected == upto).then_some(Tail { events, upto }))
     }
 }
 

@@ -126,11 +126,7 @@ impl Index {
 
     pub(super) fn subscribe_new(&mut self, collection: &Arc<str>) -> watch::Receiver<u64> {
         let revision = self.revision;
-        self.collections
-            .entry(collection.clone())
-            .or_insert_with(|| Collection::new(revision))
-            .changed
-            .subscribe()
+        self.collections.entry(collection.clone()).or_insert_with(|| Collection::new(revision)).changed.subscribe()
     }
 
     /// Makes a committed batch visible and wakes its watchers.
@@ -138,10 +134,8 @@ impl Index {
         self.oldest = oldest;
         for event in events {
             let object = &event.object;
-            let collection = self
-                .collections
-                .entry(object.key.collection.clone())
-                .or_insert_with(|| Collection::new(0));
+            let collection =
+                self.collections.entry(object.key.collection.clone()).or_insert_with(|| Collection::new(0));
             match event.kind {
                 EventKind::Deleted => collection.objects.remove(&object.key.path),
                 EventKind::Added | EventKind::Modified => {

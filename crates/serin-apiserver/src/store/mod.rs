@@ -158,7 +158,9 @@ pub enum StoreError {
         source: std::io::Error,
     },
     /// A newer Serin wrote it.
-    #[error("the store {place} has format {found}, this version reads up to {supported}; use the newer version that wrote it")]
+    #[error(
+        "the store {place} has format {found}, this version reads up to {supported}; use the newer version that wrote it"
+    )]
     NewerFormat {
         /// The file.
         place: String,
@@ -361,9 +363,9 @@ impl Store {
         }
         // Older than memory: the disk has it, or a trim has taken it since.
         match self.shared.disk.events(after, upto) {
-            Some((events, upto)) => {
-                let events = events.into_iter().filter(|event| index::is_in(event, collection)).collect();
-                Ok(Tail { events, upto })
+            Some(mut tail) => {
+                tail.events.retain(|event| index::is_in(event, collection));
+                Ok(tail)
             }
             None => Err(TooOld { wanted: after, oldest: self.oldest() }),
         }

@@ -41,7 +41,8 @@ async fn a_write_holds_only_over_what_it_expects() {
     }
     let missing = store.write(key("a/y"), Expect::Revision(1), value()).await;
     assert!(matches!(missing, Err(WriteError::Conflict { current: None })));
-    let gone = store.write(key("a/x"), Expect::Revision(1), Change::Delete(first.value.clone())).await.expect("deleted");
+    let gone =
+        store.write(key("a/x"), Expect::Revision(1), Change::Delete(first.value.clone())).await.expect("deleted");
     assert_eq!((gone.revision, store.revision()), (2, 2));
     assert!(store.get(&key("a/x")).is_none());
     // Values that are no objects are none of the store's business.
@@ -155,6 +156,7 @@ async fn subscribers_hear_of_their_collection_alone() {
 
 /// Writers that wait together are made durable together.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[allow(clippy::print_stdout, reason = "the rates are worth reading")]
 async fn many_writers_share_a_commit() {
     let folder = tempfile::tempdir().expect("a folder");
     let store = Store::open(folder.path().join("store.redb"), StoreOptions::default()).expect("made");

@@ -109,9 +109,7 @@ impl Batch {
     fn accept(&mut self, key: Key, change: Change, current: Option<Arc<Object>>, reply: Reply) {
         self.revision += 1;
         let (mut value, kind) = match change {
-            Change::Put(value) => {
-                (value, if current.is_some() { EventKind::Modified } else { EventKind::Added })
-            }
+            Change::Put(value) => (value, if current.is_some() { EventKind::Modified } else { EventKind::Added }),
             Change::Delete(value) => (value, EventKind::Deleted),
         };
         stamp(&mut value, self.revision);

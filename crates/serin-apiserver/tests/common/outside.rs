@@ -20,7 +20,8 @@ pub struct Outside {
 
 impl Outside {
     pub fn start() -> Self {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
         let folder = tempfile::tempdir().expect("a folder");
         let access = bootstrap(folder.path()).expect("access");
         let (server, address) = runtime.block_on(async {

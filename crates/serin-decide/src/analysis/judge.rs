@@ -14,8 +14,8 @@ use crate::evidence::{Totals, add};
 
 /// Observations older than this are stale: gateways report every 100 ms.
 pub const STALE_AFTER: Span = Span::from_secs(2);
-/// Level of the check that the split is the one that was asked for. Strict, because it is looked at all the time and is about
-/// Serin itself, not about the model.
+/// Level of the check, per epoch, that the split is the one that was asked for. Strict, because it is about Serin itself, not
+/// about the model, and because it voids evidence.
 pub const SPLIT_ALPHA: f64 = 1e-4;
 
 /// Everything that verdicts depend on.
@@ -46,6 +46,9 @@ pub struct Judgement {
     pub gates: Vec<GateStatus>,
     /// Set when the rollout has to go back.
     pub failed: Option<Failure>,
+    /// Whether the split under the epoch in force is not the one that was asked for. What was counted under it is void; the
+    /// engine begins another epoch with the same weights, so that there is evidence again once the split is right.
+    pub split_broken: bool,
 }
 
 impl Judgement {
@@ -93,7 +96,7 @@ pub fn judge(scene: &Scene<'_>) -> Judgement {
 struct Copy<'a> {
     scene: &'a Scene<'a>,
     bake: bool,
-    /// Cells with an assignment probability in (0, 1), the only ones with evidence.
+    /// Cells with an assignment probability in (0, 1), the only ones with evidence, and with the split that was asked for.
     cells: Vec<(f64, &'a CellEvidence)>,
     /// All evidence of both arms.
     control: ArmCounts,
@@ -101,7 +104,8 @@ struct Copy<'a> {
     /// Requests of the step under way.
     step_control: ArmCounts,
     step_candidate: ArmCounts,
-    split_broken: bool,
+    /// Requests of both arms under the epoch in force, when their split is not the one that was asked for.
+    broken: Option<[u64; 2]>,
 }
 
 /// What one gate measured.
@@ -124,8 +128,9 @@ impl<'a> Copy<'a> {
             candidate: ArmCounts::default(),
             step_control: ArmCounts::default(),
             step_candidate: ArmCounts::default(),
-            split_broken: false,
+            broken: None,
         };
+        let newest = scene.epochs.last().map_or(0, |e| e.epoch);
         let step = scene.epochs.last().filter(|e| e.bake == bake).map(|e| e.step);
         for cell in &scene.totals.cells {
             let Ok(at) = scene.epochs.binary_search_by_key(&cell.epoch, |e| e.epoch) else { continue };
@@ -137,6 +142,16 @@ impl<'a> Copy<'a> {
             if record.bake != bake || (!watched && (probability <= 0.0 || probability >= 1.0)) {
                 continue;
             }
+            // Requests that are still being answered count, or a slower candidate would look as if it received less.
+            let waiting = if cell.epoch == newest && cell.stratum == 0 { scene.in_flight } else { [0; 2] };
+            let requests = [cell.control.requests + waiting[0], cell.candidate.requests + waiting[1]];
+            let split = [(probability, requests[0], requests[1])];
+            if !scene.keyed && ln_split_e(&split) >= -SPLIT_ALPHA.ln() {
+                if cell.epoch == newest {
+                    copy.broken = Some(requests);
+                }
+                continue;
+            }
             copy.cells.push((probability, cell));
             add(&mut copy.control, &cell.control);
             add(&mut copy.candidate, &cell.candidate);
@@ -145,23 +160,7 @@ impl<'a> Copy<'a> {
                 add(&mut copy.step_candidate, &cell.candidate);
             }
         }
-        copy.split_broken = !scene.keyed && copy.ln_split() >= -SPLIT_ALPHA.ln();
         copy
-    }
-
-    /// Logarithm of the e-value against the split that was asked for. Requests that are still being answered count, or a slower
-    /// candidate would look as if it received less.
-    fn ln_split(&self) -> f64 {
-        let newest = self.scene.epochs.last().map_or(0, |e| e.epoch);
-        let cells: Vec<(f64, u64, u64)> = self
-            .cells
-            .iter()
-            .map(|(w, cell)| {
-                let waiting = if cell.epoch == newest && cell.stratum == 0 { self.scene.in_flight } else { [0; 2] };
-                (*w, cell.control.requests + waiting[0], cell.candidate.requests + waiting[1])
-            })
-            .collect();
-        ln_split_e(&cells)
     }
 
     fn judge(&self) -> Judgement {
@@ -187,7 +186,6 @@ impl<'a> Copy<'a> {
             }
             statuses.push(status);
         }
-        // A sum that is not a number counts as no evidence; the gates' own verdicts then say that there is none.
         let needed = 1.0 / alpha;
         let failed = (sum >= needed).then_some(Failure { gate: most.1, sum, needed });
         if let Some(failure) = &failed {
@@ -199,7 +197,7 @@ impl<'a> Copy<'a> {
                 }
             }
         }
-        Judgement { gates: statuses, failed }
+        Judgement { gates: statuses, failed, split_broken: self.broken.is_some() }
     }
 
     fn status(&self, gate: GateName, enforced: bool, share: f64, alpha: f64) -> GateStatus {
@@ -323,13 +321,17 @@ impl<'a> Copy<'a> {
         let bins = crate::evidence::bin_count(frozen);
         // Predictions without a number are one more bin: a null rate that rises is a distribution that changed.
         let event = |bin: usize| move |arm: &ArmCounts| if bin < bins { at(&arm.bins, bin) } else { arm.null_predictions };
+        let total = |arm: &ArmCounts| arm.bins.iter().sum::<u64>() + arm.null_predictions;
+        // That a candidate makes too few predictions of a kind is held against it only once it makes predictions: one that is
+        // sent nothing is not a bad one. A lower e-value is always valid.
+        let sent = total(&self.candidate) >= self.scene.gates.spec.distribution.min_requests.max(1);
         let ln: Vec<f64> = (0..=bins)
             .flat_map(|bin| {
-                [Direction::TooMany, Direction::TooFew].map(|direction| self.ln_e(event(bin), ratio, direction))
+                let few = self.ln_e(event(bin), ratio, Direction::TooFew);
+                [self.ln_e(event(bin), ratio, Direction::TooMany), if sent { few } else { few.min(0.0) }]
             })
             .collect();
         let bin = largest(&ln).map_or(0, |i| i / 2);
-        let total = |arm: &ArmCounts| arm.bins.iter().sum::<u64>() + arm.null_predictions;
         let control = [event(bin)(&self.control), total(&self.control)];
         let candidate = [event(bin)(&self.candidate), total(&self.candidate)];
         let binned = |arm: &ArmCounts| (0..bins).map(|bin| at(&arm.bins, bin)).collect::<Vec<u64>>();
@@ -395,16 +397,18 @@ impl<'a> Copy<'a> {
         let Some(last) = self.scene.last_batch_at else {
             return Some((MissingReason::NoSeries, "no gateway has reported".to_owned()));
         };
-        if ever == 0 {
+        if ever == 0 && self.broken.is_none() {
             return Some((MissingReason::NoSeries, format!("no {what} yet")));
         }
         let age = self.scene.now.since(last);
         if age > STALE_AFTER {
             return Some((MissingReason::Stale, format!("the last report of a gateway is {age} old")));
         }
-        if self.split_broken {
-            let share = [self.candidate.requests, self.candidate.requests + self.control.requests];
-            let text = format!("{} requests went to the candidate, which is not the share that was asked for", of(share));
+        if let Some([control, candidate]) = self.broken {
+            let text = format!(
+                "{} requests went to the candidate, which is not the share that was asked for",
+                of([candidate, candidate + control])
+            );
             return Some((MissingReason::SampleRatioMismatch, text));
         }
         let one_sample = self.bake && self.scene.gates.one_sample_bake;

@@ -37,6 +37,9 @@ const PERSIST_EVERY: Span = Span::from_secs(5);
 /// How long gateways may take to confirm that traffic went back, before the rollout says so loudly. Gateways acknowledge within
 /// a round trip; thirty seconds is a gateway that restarts twice.
 const RETURN_DEADLINE: Span = Span::from_secs(30);
+/// How long an epoch with a broken split stays before another one begins with the same weights, at first and at most.
+const SPLIT_RETRY: Span = Span::from_secs(30);
+const SPLIT_RETRY_MAX: Span = Span::from_secs(600);
 /// Condition that stays once the candidate was ready in this attempt.
 const CANDIDATE_READY: &str = "CandidateReady";
 
@@ -81,26 +84,31 @@ impl<'a> Engine<'a> {
     }
 
     fn run(&mut self) {
-        let spec = self.input.spec;
         if self.next.started_at.is_none() {
             self.begin(self.next.attempt, Reason::Started, "the rollout began".to_owned());
-        } else if self.next.phase == RolloutPhase::RolledBack
-            && spec.retry > self.next.attempt
-            && !self.input.superseded
-        {
-            let message = format!("attempt {} began: a person asked for it", spec.retry);
-            self.begin(spec.retry, Reason::Retried, message);
-        }
-        if self.next.phase.is_final() {
-            return;
         }
         self.absorb();
-        // Each pass makes at most one move, and there are finitely many: the steps, the bake, the end, and the way back.
-        for _ in 0..self.input.plan.steps.len() + 8 {
-            if !self.pass() || self.next.phase.is_final() {
+        // Each pass makes at most one move, and there are finitely many: the steps, the bake, the end, the way back, one retry.
+        for _ in 0..2 * self.input.plan.steps.len() + 16 {
+            let moved = if self.retried() {
+                let attempt = self.input.spec.retry;
+                self.begin(attempt, Reason::Retried, format!("attempt {attempt} began: a person asked for it"));
+                self.absorb();
+                true
+            } else {
+                !self.next.phase.is_final() && self.pass()
+            };
+            if !moved {
                 break;
             }
         }
+    }
+
+    /// Only a rollback is retried, and only for a number above the attempts so far.
+    fn retried(&self) -> bool {
+        self.next.phase == RolloutPhase::RolledBack
+            && self.input.spec.retry > self.next.attempt
+            && !self.input.superseded
     }
 
     /// Starts an attempt: no step, no traffic, no evidence, and a higher epoch than any before.
@@ -127,8 +135,11 @@ impl<'a> Engine<'a> {
         self.decide(reason, message);
     }
 
-    /// Takes in the observations of this attempt's epochs.
+    /// Takes in the observations of this attempt's epochs, until it is over.
     fn absorb(&mut self) {
+        if self.next.phase.is_final() {
+            return;
+        }
         let epochs: Vec<u64> = self.next.epochs.iter().map(|e| e.epoch).collect();
         self.next.evidence = at_least(&self.next.evidence, self.input.observed.evidence, &epochs);
         self.totals = Totals::of(&self.next.evidence);
@@ -158,6 +169,12 @@ impl<'a> Engine<'a> {
             return self.go_back(Reason::GateFailed, message, Some(judgement));
         }
         self.next.gates.clone_from(&judgement.gates);
+        if judgement.split_broken && self.split_retry_due() {
+            self.assign(strata_weights(self.next.weight, true), self.in_bake());
+            let message = format!("began another epoch at {}: the split was not the one asked for", self.next.weight);
+            self.decide_with(Reason::SplitBroken, message, &judgement);
+            return true;
+        }
         if self.input.spec.paused {
             return self.pause();
         }
@@ -574,6 +591,16 @@ impl<'a> Engine<'a> {
 
     fn any_weight(&self) -> bool {
         self.next.epochs.last().is_some_and(|e| e.weights.iter().any(|w| *w > Weight::ZERO))
+    }
+
+    /// Whether it is time for another try under the same weights: after half a minute, and each time after twice as long, so that
+    /// a split that stays broken does not fill the status.
+    fn split_retry_due(&self) -> bool {
+        let Some(newest) = self.next.epochs.last() else { return false };
+        let tries = self.next.epochs.iter().rev().take_while(|e| e.weights == newest.weights && e.bake == newest.bake);
+        let doublings = tries.count().saturating_sub(1).min(16) as u32;
+        let wait = Span::from_ms(SPLIT_RETRY.ms() << doublings).min(SPLIT_RETRY_MAX);
+        self.now >= newest.at.plus(wait)
     }
 
     fn in_bake(&self) -> bool {

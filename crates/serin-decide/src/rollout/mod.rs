@@ -129,6 +129,8 @@ pub enum Reason {
     WaitingForGateways,
     /// A gate cannot tell yet.
     WaitingForEvidence,
+    /// The split was not the one asked for; what was counted under it is void, and another epoch began with the same weights.
+    SplitBroken,
     /// A deadline passed without a pass, and the policy is to hold.
     DeadlineHeld,
     /// A person keeps it where it is.
@@ -180,6 +182,7 @@ impl Reason {
             Reason::WaitingForTime => "WaitingForTime",
             Reason::WaitingForGateways => "WaitingForGateways",
             Reason::WaitingForEvidence => "WaitingForEvidence",
+            Reason::SplitBroken => "SplitBroken",
             Reason::DeadlineHeld => "DeadlineHeld",
             Reason::Paused => "Paused",
             Reason::PauseStep => "PauseStep",

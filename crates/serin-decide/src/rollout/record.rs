@@ -125,7 +125,11 @@ impl DecisionRecord {
             before,
             evidence: totals.cells.clone(),
             units_overflow: totals.units_overflow,
-            reference: input.observed.reference.filter(|_| status.frozen.is_none()).cloned(),
+            reference: input
+                .observed
+                .reference
+                .filter(|_| status.frozen.is_none() || outcome.attempt != status.attempt)
+                .cloned(),
             last_batch_at: input.observed.last_batch_at,
             gateways: input.observed.gateways,
             applied_epoch: input.observed.applied_epoch,

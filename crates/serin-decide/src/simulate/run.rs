@@ -14,7 +14,9 @@ use super::model::{Answers, Label, rising, sample};
 use super::rng::{Poisson, Rng};
 use super::scenario::{FaultKind, Scenario, ScenarioError, Verb, VersionModel};
 use super::sentinel::Sentinel;
+use crate::analysis::eprocess::ln_split_e;
 use crate::analysis::freeze::ReferenceSample;
+use crate::analysis::judge::SPLIT_ALPHA;
 use crate::evidence::{Side, bin_count};
 use crate::rollout::{Decision, Input, Observed, Plan, PlanStep, Readiness, decide};
 use crate::route::{Assigned, assign, random_bucket};
@@ -125,6 +127,8 @@ struct Simulation<'a> {
     reference: ReferenceSample,
     cells: Vec<Cell>,
     labels: VecDeque<Labels>,
+    /// The canary's and the bake's.
+    sentinels: [Option<Sentinel>; 2],
     // What arrived.
     visible: Vec<CellEvidence>,
     last_batch_at: Option<Millis>,
@@ -137,7 +141,8 @@ struct Cell {
     evidence: CellEvidence,
     probability: f64,
     bake: bool,
-    sentinel: usize,
+    /// Whether its split was not the one asked for, so that it is no evidence.
+    void: bool,
 }
 
 /// Labels of one tick that arrive together.
@@ -152,7 +157,6 @@ struct Labels {
 struct Tally {
     exposed: u64,
     weights: Vec<Weight>,
-    sentinels: Vec<Sentinel>,
 }
 
 /// How things are while no fault begins or ends.
@@ -208,6 +212,7 @@ impl<'a> Simulation<'a> {
             reference: ReferenceSample::default(),
             cells: Vec::new(),
             labels: VecDeque::new(),
+            sentinels: [None, None],
             visible: Vec::new(),
             last_batch_at: None,
             woken: true,
@@ -350,20 +355,25 @@ impl<'a> Simulation<'a> {
         if weight == Weight::ZERO || self.status.phase.is_final() {
             return;
         }
-        let fresh = self.outcome.sentinels.is_empty()
-            || self.cells.last().is_none_or(|c| c.bake != record.bake || c.evidence.epoch < self.status.epochs[0].epoch);
-        if fresh {
-            self.outcome.sentinels.push(Sentinel::new(&self.plan.gates, &frozen, record.bake));
+        let attempt = self.status.epochs[0].epoch;
+        let mut sentinel = Sentinel::new(&self.plan.gates, &frozen, record.bake);
+        for cell in &mut self.cells {
+            let (control, candidate) = (cell.evidence.control.requests, cell.evidence.candidate.requests);
+            cell.void |= ln_split_e(&[(cell.probability, control, candidate)]) >= -SPLIT_ALPHA.ln();
+            if cell.bake == record.bake && cell.evidence.epoch >= attempt && !cell.void {
+                sentinel.set_probability(cell.probability);
+                sentinel.add(&cell.evidence, &self.order);
+            }
         }
-        let sentinel = self.outcome.sentinels.len() - 1;
-        self.outcome.sentinels[sentinel].set_probability(weight.probability());
+        sentinel.set_probability(weight.probability());
+        self.sentinels[usize::from(record.bake)] = Some(sentinel);
         let arm = || ArmCounts {
             over: vec![0; frozen.latency.len()],
             bins: vec![0; bin_count(&frozen)],
             ..ArmCounts::default()
         };
         let evidence = CellEvidence { epoch, stratum: 0, control: arm(), candidate: arm() };
-        self.cells.push(Cell { evidence, probability: weight.probability(), bake: record.bake, sentinel });
+        self.cells.push(Cell { evidence, probability: weight.probability(), bake: record.bake, void: false });
     }
 
     fn serve(&mut self) {
@@ -380,7 +390,7 @@ impl<'a> Simulation<'a> {
         if weight == Weight::ZERO || self.applied.0 != cell.evidence.epoch {
             return;
         }
-        let sentinel = &mut self.outcome.sentinels[cell.sentinel];
+        let Some(sentinel) = &mut self.sentinels[usize::from(cell.bake)] else { return };
         let mut labels = [[0; 2]; 2];
         for _ in 0..requests {
             let bucket = random_bucket(self.rng.bits());
@@ -420,13 +430,13 @@ impl<'a> Simulation<'a> {
         while self.labels.front().is_some_and(|l| l.due <= self.tick) {
             let Some(batch) = self.labels.pop_front() else { return };
             let cell = &mut self.cells[batch.cell];
-            let sentinel = &mut self.outcome.sentinels[cell.sentinel];
+            let mut sentinel = self.sentinels[usize::from(cell.bake)].as_mut().filter(|_| !cell.void);
             let arms = [&mut cell.evidence.control, &mut cell.evidence.candidate];
             for ((arm, [right, wrong]), side) in arms.into_iter().zip(batch.counts).zip([Side::Control, Side::Candidate]) {
                 arm.labels += u64::from(right + wrong);
                 arm.wrong += u64::from(wrong);
-                for _ in 0..wrong {
-                    sentinel.see_wrong(side, cell.probability);
+                if let Some(sentinel) = &mut sentinel {
+                    (0..wrong).for_each(|_| sentinel.see_wrong(side, cell.probability));
                 }
             }
         }
@@ -444,7 +454,7 @@ impl<'a> Simulation<'a> {
         let now = self.now();
         if self.world.metrics {
             self.last_batch_at = Some(now);
-            let alarm = self.outcome.sentinels.iter_mut().fold(false, |any, s| s.take_alarm() | any);
+            let alarm = self.sentinels.iter_mut().flatten().fold(false, |any, s| s.take_alarm() | any);
             self.woken |= alarm;
         }
         if !(self.woken || self.how.every_tick || now >= self.wake_at) {
@@ -522,7 +532,12 @@ impl<'a> Simulation<'a> {
         }
     }
 
-    fn outcome(self) -> RunOutcome {
+    fn outcome(mut self) -> RunOutcome {
+        let over = self.status.phase.is_final();
+        let last = if over { self.status.weight } else { self.published.map_or(self.applied.1, |(_, weight)| weight) };
+        if self.outcome.weights.last() != Some(&last) {
+            self.outcome.weights.push(last);
+        }
         let status = self.status;
         let end = match status.phase {
             RolloutPhase::Promoted => End::Promoted,

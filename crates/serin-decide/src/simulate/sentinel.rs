@@ -5,7 +5,7 @@
 //! events as it would take at least to get there. What decides is [`crate::rollout::decide`], as always.
 
 use serin_api::resources::gates::GateMode;
-use serin_api::resources::rollout::Frozen;
+use serin_api::resources::rollout::{CellEvidence, Frozen};
 
 use super::model::Seen;
 use crate::analysis::eprocess::{Direction, EProcess, Likelihood};
@@ -62,6 +62,7 @@ impl Sentinel {
         kinds.extend(frozen.latency.iter().map(|_| many(GateName::Latency, 1.0)));
         let first_bin = kinds.len();
         kinds.extend((0..=bins).map(|_| if bins > 0 { both.clone() } else { Vec::new() }));
+        debug_assert_eq!(kinds.len(), first_bin + bins + 1, "the order of `add`");
         let labels = kinds.len();
         kinds.push(many(GateName::Labels, spec.labels.ratio));
         let streams = kinds.into_iter().map(Stream::new).collect();
@@ -78,6 +79,21 @@ impl Sentinel {
                 watch.likelihood = Likelihood::new(probability, watch.tolerance, watch.direction);
             }
             stream.set_budgets(self.ln_needed);
+        }
+    }
+
+    /// Takes all that was counted under the probability in force. `order`: indices of the thresholds, rising.
+    pub(super) fn add(&mut self, cell: &CellEvidence, order: &[usize]) {
+        for (side, arm) in [(Side::Control, &cell.control), (Side::Candidate, &cell.candidate)] {
+            let over = order.iter().map(|q| arm.over[*q]);
+            let bins = arm.bins.iter().copied().chain(std::iter::once(arm.null_predictions));
+            let counts = std::iter::once(arm.failures).chain(over).chain(bins).chain(std::iter::once(arm.wrong));
+            for (stream, n) in self.streams.iter_mut().zip(counts) {
+                match side {
+                    Side::Control => stream.control += n,
+                    Side::Candidate => stream.candidate += n,
+                }
+            }
         }
     }
 
@@ -168,8 +184,12 @@ impl Stream {
             if most <= 0.0 {
                 continue;
             }
-            // One event less than it takes at least; at the limit each event is looked at.
-            let budget = ((ln_needed - watch.process.ln_e()) / most).floor().max(1.0) as u64;
+            // One event less than it takes at least; at the limit each event of either arm is looked at.
+            let left = ln_needed - watch.process.ln_e();
+            let budget = (left / most).floor().max(1.0) as u64;
+            if left <= 0.0 {
+                (self.control_budget, self.candidate_budget) = (1, 1);
+            }
             match watch.direction {
                 Direction::TooMany => self.candidate_budget = self.candidate_budget.min(budget),
                 Direction::TooFew => self.control_budget = self.control_budget.min(budget),

@@ -396,3 +396,189 @@ fn chunk_size(line: &[u8]) -> Option<u64> {
     }
     u64::from_str_radix(std::str::from_utf8(&line[..digits]).ok()?, 16).ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn head(text: &str) -> Result<Option<Head>, ResponseError> {
+        take_head(&mut BytesMut::from(text), false)
+    }
+
+    #[test]
+    fn framing_follows_the_head() {
+        //  why                        head                                              framing               keep-alive
+        let rows = [
+            ("length", "1.1 200 OK\r\ncontent-length: 5\r\n", Framing::Length(5), true),
+            ("length twice", "1.1 200 OK\r\ncontent-length: 5\r\ncontent-length: 5\r\n", Framing::Length(5), true),
+            ("chunked", "1.1 200 OK\r\ntransfer-encoding: Chunked\r\n", Framing::Chunked, true),
+            ("both", "1.1 200 OK\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n", Framing::Chunked, false),
+            ("neither", "1.1 200 OK\r\n", Framing::UntilClose, false),
+            ("close", "1.1 200 OK\r\ncontent-length: 5\r\nconnection: Close\r\n", Framing::Length(5), false),
+            ("204", "1.1 204 No\r\n", Framing::Length(0), true),
+            ("304", "1.1 304 No\r\ncontent-length: 5\r\n", Framing::Length(0), true),
+            ("1.0", "1.0 200 OK\r\ncontent-length: 5\r\n", Framing::Length(5), false),
+            ("1.0 kept", "1.0 200 OK\r\ncontent-length: 5\r\nconnection: keep-alive\r\n", Framing::Length(5), true),
+            ("after 100", "1.1 100 Go\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 5\r\n", Framing::Length(5), true),
+        ];
+        for (why, text, framing, keep_alive) in rows {
+            let head = head(&format!("HTTP/{text}\r\n")).unwrap().unwrap();
+            assert_eq!((head.framing, head.keep_alive), (framing, keep_alive), "{why}");
+        }
+    }
+
+    #[test]
+    fn what_is_ambiguous_or_broken_is_refused() {
+        let rows = [
+            ("1.1 200 OK\r\ncontent-length: 5\r\ncontent-length: 6\r\n", ResponseError::Length),
+            ("1.1 200 OK\r\ncontent-length: 5, 5\r\n", ResponseError::Length),
+            ("1.1 200 OK\r\ncontent-length: +5\r\n", ResponseError::Length),
+            ("1.1 200 OK\r\ncontent-length: 99999999999999999999\r\n", ResponseError::Length),
+            ("1.1 200 OK\r\ntransfer-encoding: gzip, chunked\r\n", ResponseError::Coding),
+            ("1.1 200 OK\r\ntransfer-encoding: chunked\r\ntransfer-encoding: chunked\r\n", ResponseError::Coding),
+            ("1.0 200 OK\r\ntransfer-encoding: chunked\r\n", ResponseError::Coding),
+            ("1.1 101 Switch\r\n", ResponseError::Interim(101)),
+            ("1.1 200 OK\r\nx y: z\r\n", ResponseError::Head(httparse::Error::HeaderName)),
+            ("1.1 200 OK\r\nx: a\r\n b\r\n", ResponseError::Head(httparse::Error::HeaderName)),
+            ("1.1 99 OK\r\n", ResponseError::Head(httparse::Error::Status)),
+            ("3.1 200 OK\r\n", ResponseError::Head(httparse::Error::Version)),
+        ];
+        for (text, error) in rows {
+            assert_eq!(head(&format!("HTTP/{text}\r\n")).err(), Some(error), "{text}");
+        }
+        let interim = "HTTP/1.1 100 Go\r\n\r\n".repeat(INTERIM_MAX);
+        assert_eq!(head(&interim).err(), Some(ResponseError::Interim(100)));
+        let fields = |count: usize| format!("HTTP/1.1 204 No\r\n{}\r\n", "a: b\r\n".repeat(count));
+        assert!(head(&fields(HEADERS_MAX)).unwrap().is_some());
+        assert_eq!(head(&fields(HEADERS_MAX + 1)).err(), Some(ResponseError::HeadTooLarge));
+        let endless = format!("HTTP/1.1 200 OK\r\nx: {}", "y".repeat(HEAD_BYTES_MAX));
+        assert_eq!(head(&endless).err(), Some(ResponseError::HeadTooLarge));
+    }
+
+    #[test]
+    fn headers_of_one_hop_and_in_our_name_are_left_out() {
+        let text = "HTTP/1.1 200 OK\r\nconnection: x-a, keep-alive\r\nx-a: 1\r\nkeep-alive: 5\r\nx-b: 2\r\n\
+                    serin-version: v9\r\nserin-prediction: score=1\r\ncontent-length: 0\r\n\r\n";
+        let head = head(text).unwrap().unwrap();
+        let names: Vec<&str> = head.headers.keys().map(HeaderName::as_str).collect();
+        assert_eq!(names, ["x-b", "content-length"]);
+        assert_eq!(head.prediction.unwrap(), "score=1");
+    }
+
+    /// Feeds `bytes` in pieces and returns the body with what is left over.
+    fn decode(framing: Framing, bytes: &[u8], sizes: &[usize]) -> Result<(Vec<u8>, bool, Vec<u8>), ResponseError> {
+        let mut decoder = BodyDecoder::new(framing);
+        let (mut buffer, mut body, mut rest) = (BytesMut::new(), Vec::new(), bytes);
+        for size in sizes.iter().copied().chain(std::iter::repeat(7)) {
+            while let Some(piece) = decoder.take(&mut buffer)? {
+                assert!(!piece.is_empty());
+                body.extend_from_slice(&piece);
+            }
+            if rest.is_empty() || decoder.is_done() {
+                break;
+            }
+            let (now, later) = rest.split_at(size.clamp(1, rest.len()));
+            buffer.extend_from_slice(now);
+            rest = later;
+        }
+        Ok((body, decoder.is_done(), [&buffer[..], rest].concat()))
+    }
+
+    #[test]
+    fn chunks_are_read_strictly() {
+        //  why                     bytes                                         body or error
+        let rows: [(&str, &str, Result<&str, ResponseError>); 14] = [
+            ("one", "3\r\nabc\r\n0\r\n\r\n", Ok("abc")),
+            ("two", "3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n", Ok("abcde")),
+            ("upper and leading zeros", "00A\r\n0123456789\r\n0\r\n\r\n", Ok("0123456789")),
+            ("an extension", "3;a=b;c\r\nabc\r\n0\r\n\r\n", Ok("abc")),
+            ("a blank before it", "3 ;a\r\nabc\r\n0\r\n\r\n", Ok("abc")),
+            ("trailers", "3\r\nabc\r\n0\r\na: b\r\nc: d\r\n\r\n", Ok("abc")),
+            ("nothing", "0\r\n\r\n", Ok("")),
+            ("no size", "\r\nabc\r\n", Err(ResponseError::Chunk)),
+            ("no hex", "g\r\nabc\r\n", Err(ResponseError::Chunk)),
+            ("a sign", "+3\r\nabc\r\n", Err(ResponseError::Chunk)),
+            ("a bare LF", "3\nabc\r\n0\r\n\r\n", Err(ResponseError::Chunk)),
+            ("longer than it says", "2\r\nabc\r\n", Err(ResponseError::Chunk)),
+            ("a bare CR", "3\rabc", Err(ResponseError::Chunk)),
+            ("a size beyond all", "ffffffffffffffff\r\n", Err(ResponseError::Chunk)),
+        ];
+        for (why, bytes, want) in rows {
+            for size in [1, 2, 3, 100] {
+                let got = decode(Framing::Chunked, bytes.as_bytes(), &[size; 200]);
+                match &want {
+                    Ok(body) => assert_eq!(got, Ok((body.as_bytes().to_vec(), true, vec![])), "{why} by {size}"),
+                    Err(error) => assert_eq!(got.as_ref().err(), Some(error), "{why} by {size}"),
+                }
+            }
+        }
+        let long = format!("3;{}", "x".repeat(2 * CHUNK_LINE_MAX));
+        assert_eq!(decode(Framing::Chunked, long.as_bytes(), &[1000; 100]).err(), Some(ResponseError::Chunk));
+        let trailers = format!("0\r\n{}", "a: b\r\n".repeat(TRAILERS_MAX / 6 + 2));
+        assert_eq!(decode(Framing::Chunked, trailers.as_bytes(), &[1000; 100]).err(), Some(ResponseError::Trailers));
+    }
+
+    #[test]
+    fn bodies_by_length_and_until_the_end() {
+        assert_eq!(decode(Framing::Length(3), b"abcde", &[2, 2]), Ok((b"abc".to_vec(), true, b"de".to_vec())));
+        assert_eq!(decode(Framing::Length(0), b"abc", &[1]), Ok((vec![], true, b"abc".to_vec())));
+        assert_eq!(decode(Framing::Length(9), b"abc", &[1, 1, 1]), Ok((b"abc".to_vec(), false, vec![])));
+        let mut decoder = BodyDecoder::new(Framing::UntilClose);
+        let mut buffer = BytesMut::from("abc");
+        assert_eq!(decoder.take(&mut buffer), Ok(Some(Bytes::from_static(b"abc"))));
+        assert!(!decoder.is_done() && decoder.ended() && decoder.is_done());
+        assert!(!BodyDecoder::new(Framing::Length(1)).ended() && !BodyDecoder::new(Framing::Chunked).ended());
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_or_refused_without_a_panic(
+            bytes in proptest::collection::vec(any::<u8>(), 0..2000),
+            sizes in proptest::collection::vec(1..300usize, 1..20),
+        ) {
+            let _ = take_head(&mut BytesMut::from(&bytes[..]), false);
+            for framing in [Framing::Chunked, Framing::Length(700), Framing::UntilClose] {
+                let _ = decode(framing, &bytes, &sizes);
+            }
+        }
+
+        #[test]
+        fn almost_http_is_read_or_refused_without_a_panic(
+            lines in proptest::collection::vec(
+                proptest::sample::select(vec![
+                    "HTTP/1.1 200 OK", "HTTP/1.0 500 x", "HTTP/1.1 100 x", "content-length: 3", "content-length: 0",
+                    "transfer-encoding: chunked", "connection: close", "a: b", "", "3", "0", "abc", ": x", "a b: c",
+                ]),
+                0..20,
+            ),
+            ends in proptest::sample::select(vec!["\r\n", "\n", "\r"]),
+            cut in 0..200usize,
+        ) {
+            let text = lines.join(ends);
+            let mut buffer = BytesMut::from(&text.as_bytes()[..cut.min(text.len())]);
+            if let Ok(Some(head)) = take_head(&mut buffer, false) {
+                let _ = decode(head.framing, &buffer, &[3]);
+            }
+        }
+
+        #[test]
+        fn a_body_does_not_depend_on_how_it_is_cut(
+            pieces in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 1..100), 0..10),
+            sizes in proptest::collection::vec(1..50usize, 1..200),
+        ) {
+            let mut bytes = Vec::new();
+            for piece in &pieces {
+                bytes.extend_from_slice(format!("{:x}\r\n", piece.len()).as_bytes());
+                bytes.extend_from_slice(piece);
+                bytes.extend_from_slice(b"\r\n");
+            }
+            bytes.extend_from_slice(b"0\r\n\r\nnext");
+            let got = decode(Framing::Chunked, &bytes, &sizes);
+            let (body, done, left) = got.unwrap();
+            prop_assert_eq!(body, pieces.concat());
+            prop_assert!(done);
+            prop_assert!(left.starts_with(b"next"));
+        }
+    }
+}

@@ -283,6 +283,9 @@ pub fn named(name: &'static str) -> impl Fn(&Seen) -> Act + Send + Sync {
     move |_| Act::Say(answer(200, "", name))
 }
 
+/// Requests that an upstream remembers.
+const SEEN_MAX: usize = 5000;
+
 /// A server that behaves as the test wants.
 pub struct Upstream {
     pub address: SocketAddr,
@@ -291,8 +294,9 @@ pub struct Upstream {
 
 struct State {
     behave: Mutex<Arc<Behave>>,
+    /// The first [`SEEN_MAX`].
     seen: Mutex<Vec<Seen>>,
-    connections: AtomicUsize,
+    count: AtomicUsize,
     open: Mutex<Vec<TcpStream>>,
     ended: AtomicBool,
 }
@@ -304,7 +308,7 @@ impl Upstream {
         let state = Arc::new(State {
             behave: Mutex::new(Arc::new(behave)),
             seen: Mutex::default(),
-            connections: AtomicUsize::new(0),
+            count: AtomicUsize::new(0),
             open: Mutex::default(),
             ended: AtomicBool::new(false),
         });
@@ -315,7 +319,6 @@ impl Upstream {
                 if accepting.ended.load(SeqCst) {
                     return;
                 }
-                accepting.connections.fetch_add(1, SeqCst);
                 stream.set_nodelay(true).unwrap();
                 accepting.open.lock().unwrap().push(stream.try_clone().unwrap());
                 let state = accepting.clone();
@@ -330,14 +333,16 @@ impl Upstream {
         *self.state.behave.lock().unwrap() = Arc::new(behave);
     }
 
-    /// Requests so far.
+    /// The first requests.
     pub fn seen(&self) -> Vec<Seen> {
-        self.state.seen.lock().unwrap().clone()
+        let seen = self.state.seen.lock().unwrap();
+        assert!(seen.len() < SEEN_MAX, "the upstream saw more than it remembers; use count()");
+        seen.clone()
     }
 
-    /// Connections so far.
-    pub fn connections(&self) -> usize {
-        self.state.connections.load(SeqCst)
+    /// Requests so far.
+    pub fn count(&self) -> usize {
+        self.state.count.load(SeqCst)
     }
 
     /// Closes the connections that are open.
@@ -387,10 +392,12 @@ fn serve(mut stream: TcpStream, state: &State) {
     while let Some(mut request) = read_request(&mut stream, &mut waiting) {
         request.on_connection = on_connection;
         on_connection += 1;
+        request.index = state.count.fetch_add(1, SeqCst);
         {
             let mut seen = state.seen.lock().unwrap();
-            request.index = seen.len();
-            seen.push(request.clone());
+            if seen.len() < SEEN_MAX {
+                seen.push(request.clone());
+            }
         }
         let behave = state.behave.lock().unwrap().clone();
         match behave(&request) {
@@ -515,7 +522,8 @@ pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
-/// A message of control as a line.
-pub fn line(message: &RouteMessage) -> String {
-    serde_json::to_string(message).unwrap() + "\n"
+/// Sends a message of control as a chunk of a stream.
+pub fn send_line(stream: &mut impl Write, message: &RouteMessage) -> std::io::Result<()> {
+    let line = serde_json::to_string(message).unwrap() + "\n";
+    stream.write_all(format!("{:x}\r\n{line}\r\n", line.len()).as_bytes())
 }

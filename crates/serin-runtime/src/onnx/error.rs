@@ -383,6 +383,12 @@ pub enum Fault {
         /// Position of the element in the operator's input.
         index: usize,
     },
+    /// NaN where a number is needed.
+    #[error("element {index} is NaN, which this operator does not take")]
+    Missing {
+        /// Position of the element in the operator's input.
+        index: usize,
+    },
     /// Integer division by zero.
     #[error("element {index} divides by zero")]
     DivisionByZero {

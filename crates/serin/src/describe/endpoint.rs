@@ -71,10 +71,7 @@ pub async fn print(target: &Target, object: &Value, out: &mut dyn Write) -> Resu
     }
     servers(target, name, out).await?;
     writeln!(out)?;
-    let (endpoint_kind, rollout_kind) = (Resource::endpoint(), Resource::rollout());
-    let mut about = vec![(&endpoint_kind, name)];
-    about.extend(shown.map(|shown| (&rollout_kind, rollout::name(shown))));
-    events(target, &about, out).await
+    events(target, &Resource::endpoint(), name, out).await
 }
 
 fn model(model: &ModelTemplate) -> String {

@@ -75,33 +75,29 @@ async fn describe(target: &Target, resource: &Resource, object: &Value, out: &mu
         }
         _ => generic::print(resource, object, out)?,
     }
-    events(target, &[(resource, text(object, "/metadata/name"))], out).await
+    events(target, resource, text(object, "/metadata/name"), out).await
 }
 
-/// Prints the events about some objects, oldest first.
-async fn events(target: &Target, about: &[(&Resource, &str)], out: &mut dyn Write) -> Result<()> {
-    let mut events = Vec::new();
-    for (resource, name) in about {
-        let field = format!("involvedObject.kind={},involvedObject.name={name}", resource.kind);
-        let query = [("fieldSelector", field.as_str())];
-        match target.api.list(&Resource::event(), Some(&target.namespace), &query, View::Object).await {
-            Ok(mut list) => {
-                if let Value::Array(items) = list["items"].take() {
-                    events.extend(items);
-                }
-            }
-            // Who may see an object need not see events.
-            Err(Error::Refused { status, .. }) if status.code == 403 || status.code == 404 => {}
-            Err(error) => return Err(error),
-        }
-    }
+/// Prints the events about an object, oldest first.
+async fn events(target: &Target, resource: &Resource, name: &str, out: &mut dyn Write) -> Result<()> {
+    let field = format!("involvedObject.kind={},involvedObject.name={name}", resource.kind);
+    let query = [("fieldSelector", field.as_str())];
+    let mut events = match target.api.list(&Resource::event(), Some(&target.namespace), &query, View::Object).await {
+        Ok(mut list) => match list["items"].take() {
+            Value::Array(items) => items,
+            _ => Vec::new(),
+        },
+        // Who may see an object need not see events.
+        Err(Error::Refused { status, .. }) if status.code == 403 || status.code == 404 => Vec::new(),
+        Err(error) => return Err(error),
+    };
     if events.is_empty() {
         writeln!(out, "Events:        none")?;
         return Ok(());
     }
     events.sort_by_key(|event| time::parse(event_time(event)));
     writeln!(out, "Events:")?;
-    let mut columns = Columns::new(["SEEN", "TYPE", "REASON", "OBJECT", "MESSAGE"]).indented(2);
+    let mut columns = Columns::new(["SEEN", "TYPE", "REASON", "MESSAGE"]).indented(2);
     for event in &events {
         let count = event["count"].as_i64().or(event["series"]["count"].as_i64()).unwrap_or(1);
         let mut seen = time::age_of(event_time(event));
@@ -112,7 +108,6 @@ async fn events(target: &Target, about: &[(&Resource, &str)], out: &mut dyn Writ
             seen,
             text(event, "/type").to_owned(),
             text(event, "/reason").to_owned(),
-            text(event, "/involvedObject/name").to_owned(),
             text(event, "/message").to_owned(),
         ]);
     }

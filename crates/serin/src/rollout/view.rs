@@ -108,10 +108,18 @@ pub fn gates(gates: &[GateStatus], plan: &RolloutPlan) -> Columns {
             if limit.is_finite() { short_number(limit) } else { "-".to_owned() },
             count(gate.control),
             count(gate.candidate),
-            gate.message.clone(),
+            without_numbers(&gate.message).to_owned(),
         ]);
     }
     columns
+}
+
+/// A gate's message without the e-value that it begins with, which has columns of its own.
+fn without_numbers(message: &str) -> &str {
+    match message.split_once(" needed; ") {
+        Some((head, rest)) if head.starts_with("e=") => rest,
+        _ => message,
+    }
 }
 
 fn count([part, total]: [u64; 2]) -> String {
@@ -164,7 +172,7 @@ mod tests {
         let on =
             rollout(json!({"phase": "Baking", "step": 4, "steps": 4, "weight": 90, "reason": "Baking", "message": "m",
             "gates": [{"name": "errors", "verdict": "Pass", "enforced": true, "eValue": 0.25, "share": 0.5,
-                       "control": [1, 900], "candidate": [2, 300], "message": "fine"},
+                       "control": [1, 900], "candidate": [2, 300], "message": "e=0.25 of 40 needed; fine"},
                       {"name": "labels", "verdict": "Inconclusive", "missing": "TooFewSamples", "enforced": false,
                        "eValue": 1.0, "share": 0.0, "control": [0, 0], "candidate": [0, 0], "message": "3 of 20"}]}));
         let mut out = Vec::new();

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use base64::Engine as _;
 use serde_json::{Value, json};
 use serin_apiserver::{ApiOptions, ApiServer, Store, StoreOptions};
 
@@ -18,7 +19,7 @@ pub struct World {
 }
 
 impl World {
-    /// The embedded API with Serin's kinds.
+    /// The embedded API with Serin's kinds, over TLS, to callers with its token.
     pub fn new() -> World {
         let dir = tempfile::tempdir().unwrap();
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
@@ -27,9 +28,17 @@ impl World {
         let namespaces = vec!["default".to_owned(), "fraud".to_owned()];
         let options = ApiOptions { definitions, namespaces, ..ApiOptions::default() };
         let api = runtime.block_on(ApiServer::start(store, options)).unwrap();
-        let url = serve(&runtime, api.router());
+        let access = serin_apiserver::bootstrap(&dir.path().join("api")).unwrap();
+        let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
+        let url = format!("https://{}", listener.local_addr().unwrap());
+        let authority = base64::engine::general_purpose::STANDARD.encode(access.authority_pem());
+        let cluster = json!({"server": url, "certificate-authority-data": authority});
+        let kubeconfig = kubeconfig(&cluster, access.token().reveal());
+        let router = api.router();
+        runtime
+            .spawn(async move { serin_apiserver::serve_tls(listener, router, &access, std::future::pending()).await });
         let world = World { dir, url, runtime, api: Some(api) };
-        world.write("kubeconfig", &world.kubeconfig());
+        world.write("kubeconfig", &kubeconfig);
         world
     }
 
@@ -39,24 +48,13 @@ impl World {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let url = serve(&runtime, router);
         let world = World { dir, url, runtime, api: None };
-        world.write("kubeconfig", &world.kubeconfig());
+        world.write("kubeconfig", &kubeconfig(&json!({"server": world.url}), "t"));
         world
     }
 
     /// Serves more routes, for instance a gateway; gives their URL.
     pub fn serve(&self, router: axum::Router) -> String {
         serve(&self.runtime, router)
-    }
-
-    fn kubeconfig(&self) -> String {
-        json!({
-            "apiVersion": "v1", "kind": "Config", "current-context": "test",
-            "clusters": [{"name": "test", "cluster": {"server": self.url}}],
-            "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}},
-                         {"name": "fraud", "context": {"cluster": "test", "user": "test", "namespace": "fraud"}}],
-            "users": [{"name": "test", "user": {"token": "t"}}],
-        })
-        .to_string()
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -132,6 +130,17 @@ impl World {
     pub fn post(&self, path: &str, object: &Value) -> Value {
         self.api("POST", path, "application/json", object)
     }
+}
+
+fn kubeconfig(cluster: &Value, token: &str) -> String {
+    json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "test",
+        "clusters": [{"name": "test", "cluster": cluster}],
+        "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}},
+                     {"name": "fraud", "context": {"cluster": "test", "user": "test", "namespace": "fraud"}}],
+        "users": [{"name": "test", "user": {"token": token}}],
+    })
+    .to_string()
 }
 
 fn serve(runtime: &tokio::runtime::Runtime, router: axum::Router) -> String {

@@ -174,7 +174,7 @@ impl<T: Number + Send + Sync> Kernel for Imputer<T> {
     }
 }
 
-/// `Binarizer`: 1 above the threshold, else 0.
+/// `Binarizer`: 1 above the threshold, else 0. NaN is refused: it is neither.
 struct Binarizer(f32);
 
 pub(super) fn binarizer(node: &Node<'_, '_>) -> Result<Lowered, NodeFault> {
@@ -187,6 +187,9 @@ impl Kernel for Binarizer {
     fn run(&self, inputs: Inputs<'_>, outputs: &mut [Tensor], run: &mut Run) -> Result<(), Fault> {
         let input = inputs.get(0);
         let values = input.values::<f32>()?;
+        if let Some(index) = values.iter().position(|value| value.is_nan()) {
+            return Err(Fault::Missing { index });
+        }
         let out = outputs[0].reset_empty::<f32>(*input.shape(), &mut run.budget)?;
         out.extend(values.iter().map(|value| if *value > self.0 { 1.0 } else { 0.0 }));
         Ok(())

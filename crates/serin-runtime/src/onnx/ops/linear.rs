@@ -155,12 +155,7 @@ impl Kernel for Classifier {
                 self.linear.scores(row, &mut score);
                 chosen.push(usize::from(score[0] > 0.0));
                 let mut both = [0.0; 2];
-                // One score with a transform other than LOGISTIC is taken for a probability, as ONNX Runtime does; a
-                // LOGISTIC makes one of it.
-                match transform {
-                    Transform::Logistic => expand(score[0], Second::Opposite, transform, &mut both),
-                    _ => expand(score[0], Second::Complement, transform, &mut both),
-                }
+                expand(score[0], Second::Complement, transform, &mut both);
                 scores.copy_from_slice(&both);
             } else {
                 self.linear.scores(row, scores);

@@ -45,22 +45,22 @@ impl Transform {
 pub(super) enum Second {
     /// The score is a probability: `1 - s` and `s`.
     Complement,
-    /// The score has a sign: `-s` and `s`, or their logistic values.
+    /// The score has a sign: `-s` and `s`.
     Opposite,
     /// No second score: the first column alone is written.
     Absent,
 }
 
-/// Writes the two columns of a two-class model that has one score.
+/// Writes the two columns of a two-class model that has one score. `LOGISTIC` makes a probability of either kind.
 ///
 /// A `PROBIT` fills the first column only, as ONNX Runtime does; the second stays as it is.
 pub(super) fn expand(score: f32, second: Second, transform: Transform, out: &mut [f32; 2]) {
     *out = match (transform, second) {
         (Transform::Probit, _) => [probit(score), out[1]],
-        (_, Second::Complement) => [1.0 - score, score],
-        (Transform::Logistic, Second::Opposite) => [logistic(-score), logistic(score)],
-        (_, Second::Opposite) => [-score, score],
         (_, Second::Absent) => [score, out[1]],
+        (Transform::Logistic, _) => [logistic(-score), logistic(score)],
+        (_, Second::Complement) => [1.0 - score, score],
+        (_, Second::Opposite) => [-score, score],
     };
 }
 
@@ -105,9 +105,7 @@ pub(super) fn probit(p: f32) -> f32 {
 fn erf_inv(x: f32) -> f32 {
     let sign = if x < 0.0 { -1.0 } else { 1.0 };
     let log = ((1.0 - x) * (1.0 + x)).ln();
-    // The published constant, not π: the results are compared with those of the reference.
-    #[allow(clippy::approx_constant)]
-    let v = 2.0 / (3.14159 * 0.147) + 0.5 * log;
+    let v = 2.0 / (std::f32::consts::PI * 0.147) + 0.5 * log;
     let v2 = 1.0 / 0.147 * log;
     sign * (-v + (v * v - v2).sqrt()).sqrt()
 }

@@ -207,6 +207,9 @@ impl Classifier {
 
     /// Base values, label and transform for two classes, as ONNX Runtime does it: models keep the scores of both
     /// classes or of one of them, and what the one score means depends on the signs of the weights.
+    ///
+    /// One difference: where a model keeps the scores of both classes, ONNX Runtime answers integer labels as 1 and 0,
+    /// whatever the classes are; here they are the model's.
     fn finish_two<T: Real>(&self, sums: &mut [T], reached: &mut [bool], out: &mut [f32]) -> usize {
         let base = |index: usize| T::from_f64(self.base[index]);
         let mut second = Second::Absent;
@@ -340,7 +343,11 @@ pub(super) fn ensemble(node: &Node<'_, '_>) -> Result<Lowered, NodeFault> {
     let transforms =
         [Transform::None, Transform::Softmax, Transform::Logistic, Transform::SoftmaxZero, Transform::Probit];
     let transform = enumeration(node, "post_transform", 0, &transforms)?;
-    let raw = Raw::ensemble(node, double, target_count(node)?)?;
+    let targets = target_count(node)?;
+    if targets > 1 && matches!(transform, Transform::Softmax | Transform::Logistic) {
+        return Err(node.unsupported("post_transform 1 or 2 of several targets, which ONNX and ONNX Runtime read differently"));
+    }
+    let raw = Raw::ensemble(node, double, targets)?;
     lower_regressor(node, &raw, transform, aggregate, Vec::new(), double, double)
 }
 

@@ -1,0 +1,9 @@
+//! The whole binary, with real processes, real models and real traffic.
+
+#![allow(clippy::print_stdout, clippy::unwrap_used, missing_docs)]
+
+mod kills;
+mod load;
+mod missing;
+mod platform;
+mod verbs;
