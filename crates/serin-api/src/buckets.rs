@@ -51,10 +51,10 @@ pub fn score_bucket(score: f64) -> Option<i32> {
     }
     let bits = magnitude.to_bits();
     let exponent = ((bits >> 52) as i32) - 1023;
-    // The top six bits of the mantissa are the linear position within the octave.
+    // The top six bits of the mantissa are the linear position within the octave. What is beyond the last octave counts in its
+    // last bucket.
     let sub = ((bits >> 46) & 63) as i32;
-    let index = (exponent.min(SCORE_OCTAVES - 1) + SCORE_OCTAVES) * SCORE_BUCKETS_PER_OCTAVE + sub + 1;
-    let index = index.min(SCORE_HALF);
+    let index = ((exponent + SCORE_OCTAVES) * SCORE_BUCKETS_PER_OCTAVE + sub + 1).min(SCORE_HALF);
     Some(if score < 0.0 { -index } else { index })
 }
 
@@ -109,7 +109,7 @@ mod tests {
 
     #[test]
     fn score_buckets_are_ordered_and_mirrored() {
-        let scores = [1e-30, 1e-9, 0.001, 0.0015, 0.5, 0.505, 0.51, 0.97, 1.0, 3.5, 1e12, 1e300];
+        let scores = [1e-30, 1e-9, 0.001, 0.0015, 0.5, 0.505, 0.51, 0.97, 1.0, 3.5, 1e12, 1.8e19, 1e30, 1e300];
         let indices: Vec<i32> = scores.iter().map(|s| score_bucket(*s).unwrap()).collect();
         assert!(indices.windows(2).all(|pair| pair[0] <= pair[1]), "{indices:?}");
         for (score, index) in scores.iter().zip(&indices) {

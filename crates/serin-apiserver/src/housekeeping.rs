@@ -116,6 +116,9 @@ impl Keeper {
             for uid in owner_uids(&event.object.value) {
                 if let Some(keys) = self.dependents.get_mut(uid) {
                     keys.remove(&event.object.key);
+                    if keys.is_empty() {
+                        self.dependents.remove(uid);
+                    }
                 }
             }
         } else {

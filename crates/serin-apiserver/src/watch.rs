@@ -74,7 +74,7 @@ pub(crate) fn start(
         changed,
         stopped: api.stopped(),
         initial,
-        ends_initial: params.send_initial_events == Some(true),
+        ends_initial: params.send_initial_events == Some(true) && params.allow_bookmarks,
         cursor,
         deadline: Instant::now() + timeout.min(TIMEOUT_MAX),
         bookmark_every: params.allow_bookmarks.then_some(api.options.bookmark_every),
@@ -105,7 +105,6 @@ fn check(params: &Params) -> Result<(), BadRequest> {
         (Some(_), None | Some(VersionMatch::Exact)) => {
             bad("sendInitialEvents requires setting resourceVersionMatch to NotOlderThan")
         }
-        (Some(true), _) if !params.allow_bookmarks => bad("sendInitialEvents requires allowWatchBookmarks"),
         (None, Some(_)) => bad("resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided"),
         _ if !params.continue_token.is_empty() => bad("continue is forbidden for watch"),
         _ => Ok(()),

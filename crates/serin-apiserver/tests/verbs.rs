@@ -2,10 +2,14 @@
 
 mod common;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use common::http::{FINCHES, Http};
 use common::{finch_definition, memory_store, options, server};
+use redb::StorageBackend;
+use redb::backends::InMemoryBackend;
 use serde_json::{Value, json};
 use serin_apiserver::{ApiOptions, ApiServer, StoreOptions};
 
@@ -156,7 +160,6 @@ async fn a_watch_starts_with_the_state_where_that_is_asked_for() {
     assert_eq!(watch.next_name().await, "DELETED a");
     let rows = [
         "watch=1&sendInitialEvents=true",
-        "watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan",
         "watch=1&resourceVersionMatch=NotOlderThan&resourceVersion=1",
         "watch=1&resourceVersion=x",
         "watch=perhaps",
@@ -456,6 +459,66 @@ async fn answers_come_as_tables_metadata_or_yaml() {
     assert_eq!(http.get_as(FINCHES, "application/vnd.kubernetes.protobuf").await.code, 406);
     let body = "apiVersion: test.serin.dev/v1\nkind: Finch\nmetadata: {name: in-yaml}\nspec:\n  model: {version: v1}\n";
     assert_eq!(http.send("POST", FINCHES, &[("content-type", "application/yaml")], body).await.code, 201);
+}
+
+/// A store in memory that can be made to fail.
+#[derive(Debug)]
+struct FailingDisk {
+    memory: InMemoryBackend,
+    fails: Arc<AtomicBool>,
+}
+
+impl FailingDisk {
+    fn check(&self) -> std::io::Result<()> {
+        if self.fails.load(Ordering::SeqCst) { Err(std::io::Error::other("no space left on device")) } else { Ok(()) }
+    }
+}
+
+impl StorageBackend for FailingDisk {
+    fn len(&self) -> std::io::Result<u64> {
+        self.memory.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> std::io::Result<()> {
+        self.memory.read(offset, out)
+    }
+
+    fn set_len(&self, len: u64) -> std::io::Result<()> {
+        self.check()?;
+        self.memory.set_len(len)
+    }
+
+    fn sync_data(&self) -> std::io::Result<()> {
+        self.check()?;
+        self.memory.sync_data()
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> std::io::Result<()> {
+        self.check()?;
+        self.memory.write(offset, data)
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_cannot_write_says_so_and_still_reads() {
+    let fails = Arc::new(AtomicBool::new(false));
+    let disk = FailingDisk { memory: InMemoryBackend::new(), fails: fails.clone() };
+    let store = serin_apiserver::Store::open_backend(disk, StoreOptions::default()).expect("opens");
+    let server = ApiServer::start(store, options()).await.expect("starts");
+    let http = Http(server.router());
+    assert_eq!(http.post(FINCHES, &finch("a")).await.code, 201);
+    fails.store(true, Ordering::SeqCst);
+    for name in ["b", "c"] {
+        let refused = http.post(FINCHES, &finch(name)).await;
+        assert_eq!((refused.code, &refused.json["reason"]), (503, &json!("ServiceUnavailable")));
+        assert!(
+            refused.message().contains("free disk space or repair the disk, then restart"),
+            "{}",
+            refused.message()
+        );
+    }
+    let list = http.get(FINCHES).await.json;
+    assert_eq!(list["items"].as_array().map(Vec::len), Some(1), "what was refused is not shown");
 }
 
 #[tokio::test]

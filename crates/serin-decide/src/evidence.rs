@@ -157,7 +157,10 @@ impl Totals {
     #[must_use]
     pub fn covers(&self, other: &Totals) -> bool {
         let failures = |totals: &Totals| {
-            totals.cells.iter().fold(0, |sum: u64, c| sum.saturating_add(c.control.failures).saturating_add(c.candidate.failures))
+            totals
+                .cells
+                .iter()
+                .fold(0, |sum: u64, c| sum.saturating_add(c.control.failures).saturating_add(c.candidate.failures))
         };
         (self.units_overflow || !other.units_overflow)
             && failures(self) >= failures(other)
@@ -277,7 +280,8 @@ fn arm_covers(mine: &ArmCounts, theirs: &ArmCounts) -> bool {
 /// Adds units to a source's group; the group stays a sorted set. Returns whether it is full, so that some were left out.
 fn merge_units(source: &mut SourceEvidence, epoch: u64, stratum: u16, side: Side, units: &mut Vec<u64>) -> bool {
     let candidate = side == Side::Candidate;
-    let group = source.failing_units.iter_mut().find(|u| (u.epoch, u.stratum, u.candidate) == (epoch, stratum, candidate));
+    let group =
+        source.failing_units.iter_mut().find(|u| (u.epoch, u.stratum, u.candidate) == (epoch, stratum, candidate));
     let mut overflow = false;
     if let Some(group) = &group {
         let (known, ok) = decode_units(&group.units);

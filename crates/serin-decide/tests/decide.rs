@@ -13,7 +13,10 @@ use serin_decide::rollout::{Reason, replay};
 fn in_first_step() -> World {
     let mut world = World::new(errors_plan());
     world.settle();
-    assert_eq!((world.status.phase, world.status.step, world.status.weight.percent()), (RolloutPhase::Progressing, 0, 10.0));
+    assert_eq!(
+        (world.status.phase, world.status.step, world.status.weight.percent()),
+        (RolloutPhase::Progressing, 0, 10.0)
+    );
     world
 }
 
@@ -68,13 +71,7 @@ fn a_step_waits_for_its_time_for_gateways_and_for_evidence() {
 #[test]
 fn enough_requests_are_needed_in_each_step_and_in_both_arms() {
     //    control candidate  passes
-    let rows = [
-        (100, 100, true),
-        (1_000, 99, false),
-        (99, 1_000, false),
-        (0, 1_000, false),
-        (1_000, 0, false),
-    ];
+    let rows = [(100, 100, true), (1_000, 99, false), (99, 1_000, false), (0, 1_000, false), (1_000, 0, false)];
     for (control, candidate, passes) in rows {
         let mut world = in_first_step();
         world.keyed = true; // Not the split is looked at here.
@@ -100,7 +97,10 @@ fn a_failed_gate_rolls_back_at_once_and_the_status_says_which_and_why() {
     assert_eq!(world.weights(), [0.0, 10.0, 0.0]);
     assert_eq!(decision.wake_at, None);
     let gate = &world.status.gates[0];
-    assert_eq!((gate.name.as_str(), gate.verdict, gate.candidate, gate.control), ("errors", Verdict::Fail, [20, 100], [0, 900]));
+    assert_eq!(
+        (gate.name.as_str(), gate.verdict, gate.candidate, gate.control),
+        ("errors", Verdict::Fail, [20, 100], [0, 900])
+    );
     assert_eq!(world.status.reason, "GateFailed");
     assert!(
         world.status.message.contains("20 of 100 candidate and 0 of 900 control requests failed"),
@@ -160,7 +160,11 @@ fn a_request_that_still_went_to_the_candidate_keeps_the_way_back_open() {
     world.serve([10, 0], [1, 0]);
     let decision = world.after(1);
     assert_eq!(decision.status.phase, RolloutPhase::RollingBack);
-    assert!(decision.status.waiting_for.contains("requests since its weight became 0: 1"), "{}", decision.status.waiting_for);
+    assert!(
+        decision.status.waiting_for.contains("requests since its weight became 0: 1"),
+        "{}",
+        decision.status.waiting_for
+    );
 }
 
 #[test]
@@ -221,7 +225,11 @@ fn verbs_of_the_attempt_before_do_nothing_in_the_next() {
     assert_eq!((world.status.phase, world.status.reason.as_str()), (RolloutPhase::RolledBack, "Aborted"));
     world.spec.retry = 1;
     world.after(1);
-    assert_eq!(world.status.phase, RolloutPhase::Progressing, "abort is still set, but was meant for the attempt before");
+    assert_eq!(
+        world.status.phase,
+        RolloutPhase::Progressing,
+        "abort is still set, but was meant for the attempt before"
+    );
     world.serve_well();
     world.after(10);
     assert_eq!(world.status.step, 1, "so was the promotion of step 1");
@@ -330,7 +338,10 @@ fn a_candidate_that_never_gets_ready_fails_with_what_keeps_it() {
     assert_eq!(world.after(599).reason, Reason::WaitingForReplicas);
     assert!(world.status.waiting_for.contains("its digest is sha256:ab"), "{}", world.status.waiting_for);
     world.after(1);
-    assert_eq!((world.status.phase, world.status.reason.as_str()), (RolloutPhase::RolledBack, "ProgressDeadlineExceeded"));
+    assert_eq!(
+        (world.status.phase, world.status.reason.as_str()),
+        (RolloutPhase::RolledBack, "ProgressDeadlineExceeded")
+    );
     assert!(world.status.message.contains("its digest is sha256:ab"), "{}", world.status.message);
     assert_eq!(world.weights(), [0.0]);
     world.ready.candidate_ready = 1;

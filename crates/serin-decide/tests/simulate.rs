@@ -2,9 +2,7 @@
 
 use serin_api::resources::gates::{Bake, DeadlinePolicy, GateMode, RolloutPlan, Step};
 use serin_api::units::{Span, Weight};
-use serin_decide::simulate::{
-    Drive, End, Fault, FaultKind, Kill, RunOutcome, Scenario, TimedVerb, Verb, drive, run,
-};
+use serin_decide::simulate::{Drive, End, Fault, FaultKind, Kill, RunOutcome, Scenario, TimedVerb, Verb, drive, run};
 
 fn secs(s: u64) -> Span {
     Span::from_secs(s)
@@ -102,7 +100,8 @@ fn a_kill_at_any_decision_changes_no_sequence_of_weights() {
             for written in [false, true] {
                 for down in [0, 1, 30, 200] {
                     let kill = Kill { decision, written, down };
-                    let how = Drive { every_tick: false, kills: vec![kill, Kill { decision: decision + 2, written, down }] };
+                    let how =
+                        Drive { every_tick: false, kills: vec![kill, Kill { decision: decision + 2, written, down }] };
                     let outcome = drive(&good, seed, &how).expect("valid");
                     assert_eq!((outcome.end, percents(&outcome)), (End::Promoted, whole.clone()), "{kill:?}");
                     let outcome = drive(&bad, seed, &how).expect("valid");
@@ -163,7 +162,7 @@ fn missing_data_under_the_three_deadline_policies_and_again_with_the_data_restor
             kind: FaultKind::CandidateStarved,
             from: 0,
             ends: [Held, Promoted, RolledBack],
-            reasons: ["DeadlineHeld", "DeadlinePromoted", "DeadlineExceeded"],
+            reasons: ["SplitBroken", "DeadlinePromoted", "DeadlineExceeded"],
         },
         Row {
             kind: FaultKind::NoLabels,

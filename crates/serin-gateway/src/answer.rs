@@ -1,21 +1,53 @@
-//! Answers of the gateway itself, and the body type of all answers.
-
-use std::pin::Pin;
-use std::task::{Context, Poll};
+//! Answers: what the gateway says, in its own name or for a replica.
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
-use http_body::{Body, Frame, SizeHint};
+use http::{HeaderValue, StatusCode, header};
 
-use crate::client::Active;
-use crate::stream::{StreamError, Streaming};
+use crate::h1::fields::Fields;
+use crate::h1::request::HeadError;
+use crate::stream::Streaming;
+
+/// An answer, whatever version of HTTP it goes out by.
+#[derive(Debug)]
+pub struct Answer {
+    /// Status code.
+    pub status: StatusCode,
+    /// Header fields, without those of framing.
+    pub fields: Fields,
+    /// What it carries.
+    pub payload: Payload,
+    /// Length to declare where no body follows: that of the body an answer to GET would have.
+    pub declared: Option<u64>,
+    /// Whether the connection ends with it.
+    pub ends_connection: bool,
+}
+
+/// What an answer carries.
+#[derive(Debug)]
+pub enum Payload {
+    /// Bytes in memory.
+    Whole(Bytes),
+    /// Bytes that come from a replica.
+    Stream(Box<Streaming>),
+}
+
+impl Answer {
+    /// An answer of JSON.
+    #[must_use]
+    pub fn json(status: StatusCode, value: &serde_json::Value) -> Answer {
+        let mut fields = Fields::with_capacity(4);
+        fields.push(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let payload = Payload::Whole(value.to_string().into());
+        Answer { status, fields, payload, declared: None, ends_connection: false }
+    }
+}
 
 /// Why the gateway answers a request itself.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// A request with both framings.
-    #[error("request has both Content-Length and Transfer-Encoding; send one of them")]
-    TwoFramings,
+    /// The head cannot be read.
+    #[error(transparent)]
+    Head(#[from] HeadError),
     /// An inference without a body's length.
     #[error("request has neither Content-Length nor Transfer-Encoding; an inference needs a body")]
     NoLength,
@@ -72,7 +104,7 @@ pub enum Refusal {
 impl Refusal {
     /// Names in metrics, by index.
     pub const INDEX: [&'static str; 13] = [
-        "two_framings",
+        "head",
         "no_length",
         "broken_body",
         "slow_body",
@@ -93,7 +125,7 @@ impl Refusal {
     #[must_use]
     pub fn index(&self) -> usize {
         match self {
-            Refusal::TwoFramings => 0,
+            Refusal::Head(_) => 0,
             Refusal::NoLength => 1,
             Refusal::BrokenBody(_) => 2,
             Refusal::SlowBody(_) => 3,
@@ -113,7 +145,8 @@ impl Refusal {
     #[must_use]
     pub fn status(&self) -> StatusCode {
         match self {
-            Refusal::TwoFramings | Refusal::BrokenBody(_) => StatusCode::BAD_REQUEST,
+            Refusal::Head(error) => error.status(),
+            Refusal::BrokenBody(_) => StatusCode::BAD_REQUEST,
             Refusal::NoLength => StatusCode::LENGTH_REQUIRED,
             Refusal::SlowBody(_) => StatusCode::REQUEST_TIMEOUT,
             Refusal::LargeBody(_) => StatusCode::PAYLOAD_TOO_LARGE,
@@ -129,90 +162,16 @@ impl Refusal {
 
     /// The answer.
     #[must_use]
-    pub fn answer(&self) -> Response<Payload> {
-        let mut response = json(self.status(), &serde_json::json!({ "error": self.to_string() }));
-        let headers = response.headers_mut();
+    pub fn answer(&self) -> Answer {
+        let mut answer = Answer::json(self.status(), &serde_json::json!({ "error": self.to_string() }));
         if self.status() == StatusCode::SERVICE_UNAVAILABLE {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+            answer.fields.push(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
-        match self {
-            Refusal::Method { want, .. } => {
-                headers.insert(header::ALLOW, HeaderValue::from_static(want));
-            }
-            // What follows on the connection cannot be told from the rest of this request.
-            Refusal::TwoFramings | Refusal::BrokenBody(_) | Refusal::SlowBody(_) | Refusal::LargeBody(_) => {
-                headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
-            }
-            _ => {}
+        if let Refusal::Method { want, .. } = self {
+            answer.fields.push(header::ALLOW, HeaderValue::from_static(want));
         }
-        response
-    }
-}
-
-/// An answer with a JSON body.
-#[must_use]
-pub fn json(status: StatusCode, value: &serde_json::Value) -> Response<Payload> {
-    let mut headers = HeaderMap::with_capacity(4);
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    build(status, headers, Payload::Whole(value.to_string().into()))
-}
-
-/// An answer of parts.
-#[must_use]
-pub fn build(status: StatusCode, headers: HeaderMap, payload: Payload) -> Response<Payload> {
-    let mut response = Response::new(payload);
-    *response.status_mut() = status;
-    *response.headers_mut() = headers;
-    response
-}
-
-/// What an answer carries.
-#[derive(Debug)]
-pub enum Payload {
-    /// Bytes in memory.
-    Whole(Bytes),
-    /// Bytes that come from a replica.
-    Stream(Box<Streaming>),
-}
-
-/// Body of an answer. While it lives, its client connection counts as busy.
-#[derive(Debug)]
-pub struct AnswerBody {
-    payload: Payload,
-    _active: Active,
-}
-
-impl AnswerBody {
-    /// A body on a busy connection.
-    #[must_use]
-    pub fn new(payload: Payload, active: Active) -> AnswerBody {
-        AnswerBody { payload, _active: active }
-    }
-}
-
-impl Body for AnswerBody {
-    type Data = Bytes;
-    type Error = StreamError;
-
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, StreamError>>> {
-        match &mut self.get_mut().payload {
-            Payload::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
-            Payload::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
-            Payload::Stream(stream) => stream.poll_frame(cx),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match &self.payload {
-            Payload::Whole(bytes) => bytes.is_empty(),
-            Payload::Stream(stream) => stream.is_done(),
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match &self.payload {
-            Payload::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Payload::Stream(stream) => stream.remaining().map_or_else(SizeHint::default, SizeHint::with_exact),
-        }
+        // What follows on the connection cannot be told from the rest of this request.
+        answer.ends_connection = matches!(self, Refusal::Head(_) | Refusal::BrokenBody(_) | Refusal::SlowBody(_));
+        answer
     }
 }

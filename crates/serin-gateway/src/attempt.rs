@@ -16,7 +16,8 @@ use crate::upstream::conn::{Conn, Deadline};
 use crate::upstream::exchange::{Failure, FailureKind, Received, ReceivedBody};
 use crate::upstream::replica::{Load, Replica, choose};
 use crate::upstream::request::Outgoing;
-use crate::upstream::response::{BodyDecoder, Head};
+use crate::h1::framing::BodyDecoder;
+use crate::h1::response::Head;
 use crate::worker::Worker;
 
 /// What an attempt brought.
@@ -189,8 +190,8 @@ pub async fn attempt(
                 }
             }
         };
-        ticket.dispatched(arm, now);
-        let result = conn.exchange(outgoing, limits.retry_buffer_bytes, now, deadline).await;
+        let on_sent = || ticket.dispatched(arm, Instant::now());
+        let result = conn.exchange(outgoing, limits.retry_buffer_bytes, now, deadline, on_sent).await;
         match result {
             Ok(received) => {
                 let reply = keep(worker, replica, conn, received, deadline);

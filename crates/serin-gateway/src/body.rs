@@ -7,8 +7,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::task::Poll;
 use std::time::Duration;
 
-use http_body::Body as _;
-use hyper::body::Incoming;
+use bytes::Bytes;
+use http_body::Body;
 use tokio::time::Sleep;
 
 use crate::answer::Refusal;
@@ -19,7 +19,7 @@ use crate::upstream::request::RequestBody;
 const UNCOUNTED: u64 = 64 << 10;
 
 /// Memory that a request's body takes; given back on drop.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Budget {
     shared: Option<Arc<Shared>>,
     bytes: u64,
@@ -53,13 +53,17 @@ impl Drop for Budget {
 ///
 /// # Errors
 /// [`Refusal::LargeBody`] (before anything is read, where the length is declared), `SlowBody`, `BrokenBody`, `Memory`.
-pub async fn collect(
+pub async fn collect<B>(
     shared: &Arc<Shared>,
-    mut body: Incoming,
+    mut body: B,
     max: u64,
     patience: Duration,
-) -> Result<(RequestBody, Budget), Refusal> {
-    let mut budget = Budget { shared: None, bytes: 0 };
+) -> Result<(RequestBody, Budget), Refusal>
+where
+    B: Body<Data = Bytes> + Unpin,
+    B::Error: std::fmt::Display,
+{
+    let mut budget = Budget::default();
     let mut collected = RequestBody::default();
     let declared = body.size_hint().lower();
     if declared > max {

@@ -11,7 +11,7 @@
 //! table is swapped atomically ([`control::publish`]). Everything else (control's stream, observations, the admin port,
 //! probes of replicas) runs on the runtime that calls [`Gateway::run`].
 //!
-//! To follow one request, read [`request`] top-down, then [`attempt`], then [`upstream::exchange`].
+//! To follow one request, read [`front::h1`], then [`request`] top-down, then [`attempt`], then [`upstream::exchange`].
 
 pub mod admin;
 pub mod answer;
@@ -21,6 +21,8 @@ pub mod client;
 pub mod config;
 pub mod control;
 pub mod counters;
+pub mod front;
+pub mod h1;
 pub mod listener;
 pub mod metrics;
 pub mod own;

@@ -1,87 +1,116 @@
 //! Requests that the gateway answers itself: health, its own metadata, outcomes on their way to control, and paths that lead
 //! nowhere.
 
-use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use http::request::Parts;
-use http::{Method, Response, StatusCode};
-use hyper::body::Incoming;
+use http::{Method, StatusCode};
 use serde_json::json;
 use tokio::time::Instant;
 
-use crate::answer::{Payload, Refusal, build, json};
-use crate::body::collect;
-use crate::client::ClientConn;
+use crate::answer::{Answer, Payload, Refusal};
+use crate::h1::request::RequestHead;
+use crate::request::Caller;
 use crate::table::Table;
 use crate::table::paths::model_path;
 use crate::upstream::conn::{Conn, Deadline};
 use crate::upstream::exchange::{Failure, FailureKind, Received, ReceivedBody};
 use crate::upstream::replica::{Load, Replica};
 use crate::upstream::request::{Outgoing, RequestBody};
-use crate::worker::{TableRef, Worker};
+use crate::worker::Worker;
 
+/// Time that a body may take, and that control has to make an outcome durable.
+pub const TIMEOUT: Duration = Duration::from_secs(10);
 /// Largest outcome, in bytes.
 const OUTCOME_BYTES_MAX: u64 = 1 << 20;
-/// Time that control has to make an outcome durable.
-const OUTCOME_TIMEOUT: Duration = Duration::from_secs(10);
+/// Largest body of a request that needs none.
+const IDLE_BODY_MAX: u64 = 4 << 10;
 /// Endpoints that are named to a caller who asked for one that does not exist.
 const NEARBY_MAX: usize = 10;
 /// Endpoints that are compared with the name asked for; bounds the cost of a wrong path.
 const COMPARED_MAX: usize = 1000;
 
-/// Answers a path that belongs to no endpoint.
-pub async fn answer(
-    worker: &Rc<Worker>,
-    conn: &Rc<ClientConn>,
-    table: &TableRef,
-    head: &Parts,
-    body: Incoming,
-) -> Result<Response<Payload>, Refusal> {
-    let path = head.uri.path();
-    let want = match path {
-        "/v2" | "/v2/" | "/v2/health/live" | "/v2/health/ready" => "GET, HEAD",
-        "/serin/v1/outcomes" => "POST",
-        _ => return Err(not_found(table, path)),
-    };
-    if !want.split(", ").any(|method| method == head.method.as_str()) {
-        return Err(Refusal::Method { got: head.method.to_string(), want });
+/// What the gateway serves itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Own {
+    /// `GET /v2`.
+    Metadata,
+    /// `GET /v2/health/live`.
+    Live,
+    /// `GET /v2/health/ready`.
+    Ready,
+    /// `POST /serin/v1/outcomes`.
+    Outcomes,
+}
+
+impl Own {
+    /// What a path that belongs to no endpoint leads to.
+    ///
+    /// # Errors
+    /// [`Refusal::NotFound`] and [`Refusal::Method`].
+    pub fn find(table: &Table, method: &Method, path: &str) -> Result<Own, Refusal> {
+        let (own, want) = match path {
+            "/v2" | "/v2/" => (Own::Metadata, "GET, HEAD"),
+            "/v2/health/live" => (Own::Live, "GET, HEAD"),
+            "/v2/health/ready" => (Own::Ready, "GET, HEAD"),
+            "/serin/v1/outcomes" => (Own::Outcomes, "POST"),
+            _ => return Err(not_found(table, path)),
+        };
+        if want.split(", ").any(|allowed| allowed == method.as_str()) {
+            Ok(own)
+        } else {
+            Err(Refusal::Method { got: method.to_string(), want })
+        }
     }
-    match path {
-        "/v2/health/live" => Ok(json(StatusCode::OK, &json!({ "live": true }))),
-        "/v2/health/ready" if worker.shared().has_table.load(Relaxed) => {
-            Ok(json(StatusCode::OK, &json!({ "ready": true })))
-        }
-        "/v2/health/ready" => Err(Refusal::NoTable),
-        "/serin/v1/outcomes" => {
-            let (body, _budget) = collect(worker.shared(), body, OUTCOME_BYTES_MAX, OUTCOME_TIMEOUT).await?;
-            conn.body_read();
-            pass_to_control(worker, conn, head, &body).await
-        }
-        _ => {
-            let version = env!("CARGO_PKG_VERSION");
-            Ok(json(StatusCode::OK, &json!({ "name": "serin", "version": version, "extensions": [] })))
+
+    /// Largest body, in bytes.
+    #[must_use]
+    pub fn body_max(self) -> u64 {
+        if self == Own::Outcomes { OUTCOME_BYTES_MAX } else { IDLE_BODY_MAX }
+    }
+
+    /// Answers.
+    ///
+    /// # Errors
+    /// [`Refusal::NoTable`] and [`Refusal::ControlAway`].
+    pub async fn answer(
+        self,
+        worker: &Worker,
+        caller: &Caller<'_>,
+        head: &RequestHead,
+        body: &RequestBody,
+    ) -> Result<Answer, Refusal> {
+        match self {
+            Own::Live => Ok(Answer::json(StatusCode::OK, &json!({ "live": true }))),
+            Own::Ready if worker.shared().has_table.load(Relaxed) => {
+                Ok(Answer::json(StatusCode::OK, &json!({ "ready": true })))
+            }
+            Own::Ready => Err(Refusal::NoTable),
+            Own::Outcomes => pass_to_control(worker, caller, head, body).await,
+            Own::Metadata => {
+                let version = env!("CARGO_PKG_VERSION");
+                Ok(Answer::json(StatusCode::OK, &json!({ "name": "serin", "version": version, "extensions": [] })))
+            }
         }
     }
 }
 
 /// Hands an outcome to control, which answers when it is durable.
 async fn pass_to_control(
-    worker: &Rc<Worker>,
-    conn: &Rc<ClientConn>,
-    head: &Parts,
+    worker: &Worker,
+    caller: &Caller<'_>,
+    head: &RequestHead,
     body: &RequestBody,
-) -> Result<Response<Payload>, Refusal> {
+) -> Result<Answer, Refusal> {
     let control = worker.shared().control.as_ref().ok_or(Refusal::ControlAway)?;
     let outgoing = Outgoing {
         method: &Method::POST,
         path: "/v1/outcomes",
-        headers: &head.headers,
+        fields: &head.fields,
         authority: None,
-        request_id: b"-",
-        peer: conn.peer(),
+        request_id: caller.request_id.as_bytes(),
+        peer: caller.peer,
         body,
     };
     // Outcomes are idempotent by their receipt, so one that was lost on a kept connection is sent again.
@@ -89,14 +118,16 @@ async fn pass_to_control(
     if let Err(Failure { kind: FailureKind::Io(_) | FailureKind::Closed, .. }) = result {
         result = send(worker, control, &outgoing, false).await;
     }
-    let received = result.map_err(|_| Refusal::ControlAway)?;
-    match received.body {
-        ReceivedBody::Whole(bytes) if received.head.status == StatusCode::SERVICE_UNAVAILABLE => {
-            tracing::debug!(answer = %String::from_utf8_lossy(&bytes), "control cannot record outcomes");
-            Err(Refusal::ControlAway)
-        }
-        ReceivedBody::Whole(bytes) => Ok(build(received.head.status, received.head.headers, Payload::Whole(bytes))),
-        ReceivedBody::Partial { .. } => Err(Refusal::ControlAway),
+    let Received { head, body } = result.map_err(|_| Refusal::ControlAway)?;
+    match body {
+        ReceivedBody::Whole(bytes) if head.status != StatusCode::SERVICE_UNAVAILABLE => Ok(Answer {
+            status: head.status,
+            fields: head.fields,
+            payload: Payload::Whole(bytes),
+            declared: None,
+            ends_connection: false,
+        }),
+        _ => Err(Refusal::ControlAway),
     }
 }
 
@@ -107,7 +138,7 @@ async fn send(
     kept: bool,
 ) -> Result<Received, Failure> {
     let now = Instant::now();
-    let deadline = Deadline { base: worker.shared().base, at: now + OUTCOME_TIMEOUT };
+    let deadline = Deadline { base: worker.shared().base, at: now + TIMEOUT };
     let mut conn = match control.take_idle(worker.index()).filter(|_| kept) {
         Some(conn) => conn,
         None => {
@@ -116,7 +147,7 @@ async fn send(
             Conn::new(Load::new(control.clone()), stream)
         }
     };
-    let received = conn.exchange(outgoing, OUTCOME_BYTES_MAX, now, deadline).await?;
+    let received = conn.exchange(outgoing, OUTCOME_BYTES_MAX, now, deadline, || {}).await?;
     if matches!(received.body, ReceivedBody::Whole(_)) && conn.is_reusable(received.head.keep_alive) {
         control.keep_idle(worker.index(), conn, worker.now_s(), worker.shared().config.limits.upstream_idle_max);
     }

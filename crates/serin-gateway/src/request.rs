@@ -1,24 +1,25 @@
-//! One request, from its head to its answer. Read top-down.
+//! One request, from its head to its answer, whatever version of HTTP it came by. Read top-down.
+//!
+//! The connection ([`crate::front`]) reads a head, asks [`plan`] what to do with it, reads the body that the plan allows, and
+//! lets [`execute`] make the answer.
 
 use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, SystemTime};
 
-use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Version, header};
-use http_body::Body as _;
-use hyper::body::Incoming;
+use http::{HeaderName, HeaderValue, Method};
 use serin_api::receipt::ReceiptRequest;
 use serin_api::units::Millis;
 use serin_api::wire::OutcomeClass;
 use serin_api::wire::routes::Role;
 use tokio::time::Instant;
 
-use crate::answer::{AnswerBody, Payload, Refusal, build};
+use crate::answer::{Answer, Payload, Refusal};
 use crate::attempt::{Attempt, Failed, Next, Reply, ReplyBody, after_first, attempt};
-use crate::body::{Budget, collect};
-use crate::client::ClientConn;
-use crate::own;
+use crate::h1::fields::Fields;
+use crate::h1::framing::Framing;
+use crate::h1::request::RequestHead;
+use crate::own::{self, Own};
 use crate::prediction::Prediction;
 use crate::stream::{StreamParts, Streaming};
 use crate::table::paths::Found;
@@ -35,31 +36,70 @@ const SERIN_RECEIPT: HeaderName = HeaderName::from_static("serin-receipt");
 /// Longest `x-request-id` of a caller that is passed on.
 const REQUEST_ID_MAX: usize = 256;
 
-/// Answers one request.
-pub async fn answer(worker: &Rc<Worker>, conn: &Rc<ClientConn>, request: Request<Incoming>) -> Response<AnswerBody> {
-    let active = conn.begin(worker);
-    let (head, body) = request.into_parts();
-    let id = worker.rng().id();
-    let request_id = request_id(&head.headers, id);
-    let mut response = serve(worker, conn, &head, body, id, &request_id).await.unwrap_or_else(|refusal| {
-        worker.shared().stats.refused[refusal.index()].fetch_add(1, Relaxed);
-        refusal.answer()
-    });
-    let headers = response.headers_mut();
-    headers.insert(REQUEST_ID, request_id);
-    if head.version >= Version::HTTP_2 {
-        headers.remove(header::CONNECTION);
-    } else if worker.is_draining() {
-        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
-    }
-    response.map(|payload| AnswerBody::new(payload, active))
+/// What to do with a request.
+#[derive(Debug)]
+pub struct Plan {
+    goal: Goal,
+    /// Largest body, in bytes.
+    pub body_max: u64,
+    /// How long the body may take.
+    pub patience: Duration,
 }
 
-/// The caller's id, or ours in hex. The same bytes name the receipt.
-fn request_id(headers: &HeaderMap, id: [u8; 16]) -> HeaderValue {
-    if let Some(theirs) = headers.get(REQUEST_ID).filter(|value| !value.is_empty() && value.len() <= REQUEST_ID_MAX) {
-        return theirs.clone();
+#[derive(Debug)]
+enum Goal {
+    Forward { table: TableRef, found: Found },
+    Own(Own),
+}
+
+/// Decides by the head alone.
+///
+/// # Errors
+/// [`Refusal`], for a path that leads nowhere and an inference that does not say how long it is.
+pub fn plan(worker: &Worker, head: &RequestHead) -> Result<Plan, Refusal> {
+    let table = worker.table();
+    let path = head.target.path();
+    let Some(found) = table.find(path) else {
+        let own = Own::find(&table, &head.method, path)?;
+        return Ok(Plan { body_max: own.body_max(), patience: own::TIMEOUT, goal: Goal::Own(own) });
+    };
+    if head.method == Method::POST && !head.declares_length && path.ends_with("/infer") {
+        return Err(Refusal::NoLength);
     }
+    let limits = table.endpoint(found.endpoint).limits();
+    let body_max = limits.body_bytes_max.min(worker.shared().config.limits.body_bytes_max);
+    if let Framing::Length(length) = head.framing
+        && length > body_max
+    {
+        return Err(Refusal::LargeBody(body_max));
+    }
+    let patience = limits.timeout;
+    Ok(Plan { goal: Goal::Forward { table, found }, body_max, patience })
+}
+
+/// Who asks, and by what name.
+#[derive(Debug)]
+pub struct Caller<'a> {
+    /// Address.
+    pub peer: &'a str,
+    /// The request's id, which names its receipt.
+    pub id: [u8; 16],
+    /// The caller's id for it, or ours in hex.
+    pub request_id: HeaderValue,
+}
+
+impl<'a> Caller<'a> {
+    /// A caller at an address.
+    #[must_use]
+    pub fn new(worker: &Worker, peer: &'a str, fields: &Fields) -> Caller<'a> {
+        let id = worker.rng().id();
+        let theirs = fields.get(&REQUEST_ID).filter(|value| !value.is_empty() && value.len() <= REQUEST_ID_MAX);
+        let request_id = theirs.cloned().unwrap_or_else(|| hex(id));
+        Caller { peer, id, request_id }
+    }
+}
+
+fn hex(id: [u8; 16]) -> HeaderValue {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let mut text = [0; 32];
     for (pair, byte) in text.chunks_exact_mut(2).zip(id) {
@@ -68,101 +108,68 @@ fn request_id(headers: &HeaderMap, id: [u8; 16]) -> HeaderValue {
     HeaderValue::from_bytes(&text).unwrap_or_else(|_| HeaderValue::from_static("-"))
 }
 
-async fn serve(
+/// Carries a plan out.
+pub async fn execute(
     worker: &Rc<Worker>,
-    conn: &Rc<ClientConn>,
-    head: &Parts,
-    body: Incoming,
-    id: [u8; 16],
-    request_id: &HeaderValue,
-) -> Result<Response<Payload>, Refusal> {
-    if head.headers.contains_key(header::TRANSFER_ENCODING) && conn.had_content_length(head.method.as_str()) {
-        return Err(Refusal::TwoFramings);
-    }
-    let table = worker.table();
-    let path = head.uri.path();
-    let Some(found) = table.find(path) else {
-        // Rare futures are boxed, here and below: hyper moves this one about for every request, so its size is time.
-        return Box::pin(own::answer(worker, conn, &table, head, body)).await;
+    caller: &Caller<'_>,
+    head: &RequestHead,
+    plan: Plan,
+    body: &RequestBody,
+) -> Answer {
+    let done = match plan.goal {
+        // Rare futures are boxed, here and below, so that those of all connections stay small.
+        Goal::Own(own) => Box::pin(own.answer(worker, caller, head, body)).await,
+        Goal::Forward { table, found } => forward(worker, caller, head, (table, found), body).await,
     };
-    let limits = *table.endpoint(found.endpoint).limits();
-    let body_max = limits.body_bytes_max.min(worker.shared().config.limits.body_bytes_max);
-    if needs_length(head, &body, path) {
-        return Err(Refusal::NoLength);
-    }
-    let (body, _budget) = read_body(worker, conn, body, body_max, limits.timeout).await?;
-    // A large body takes its time. What counts is the table that is in force when the request is sent.
-    let newest = worker.table();
-    let (table, found) = if newest.is(&table) {
-        (table, found)
-    } else {
-        let Some(found) = newest.find(path) else {
-            return Err(own::not_found(&newest, path));
-        };
-        (newest, found)
-    };
-    let path_and_query = head.uri.path_and_query().map_or(path, |path| path.as_str());
-    let outgoing = Outgoing {
-        method: &head.method,
-        path: &path_and_query[found.strip..],
-        headers: &head.headers,
-        authority: head.uri.authority().map(|authority| authority.as_str()),
-        request_id: request_id.as_bytes(),
-        peer: conn.peer(),
-        body: &body,
-    };
-    forward(worker, table, found, outgoing, id).await
+    finish(worker, caller, done)
 }
 
-/// Whether an inference came without saying how long its body is.
-fn needs_length(head: &Parts, body: &Incoming, path: &str) -> bool {
-    head.method == Method::POST
-        && head.version < Version::HTTP_2
-        && body.is_end_stream()
-        && path.ends_with("/infer")
-        && !head.headers.contains_key(header::CONTENT_LENGTH)
-        && !head.headers.contains_key(header::TRANSFER_ENCODING)
-}
-
-/// Reads a body into memory, and tells the connection that the next head may come.
-async fn read_body(
-    worker: &Rc<Worker>,
-    conn: &Rc<ClientConn>,
-    body: Incoming,
-    max: u64,
-    patience: Duration,
-) -> Result<(RequestBody, Budget), Refusal> {
-    let read = collect(worker.shared(), body, max, patience).await?;
-    conn.body_read();
-    Ok(read)
+/// Turns a refusal into an answer, and names the request.
+pub fn finish(worker: &Worker, caller: &Caller<'_>, done: Result<Answer, Refusal>) -> Answer {
+    let mut answer = done.unwrap_or_else(|refusal| {
+        worker.shared().stats.refused[refusal.index()].fetch_add(1, Relaxed);
+        refusal.answer()
+    });
+    answer.fields.push(REQUEST_ID, caller.request_id.clone());
+    answer
 }
 
 /// Sends a request to the arm it is assigned to and, where that fails, once more elsewhere.
 async fn forward(
     worker: &Rc<Worker>,
-    table: TableRef,
-    found: Found,
-    outgoing: Outgoing<'_>,
-    id: [u8; 16],
-) -> Result<Response<Payload>, Refusal> {
+    caller: &Caller<'_>,
+    head: &RequestHead,
+    planned: (TableRef, Found),
+    body: &RequestBody,
+) -> Result<Answer, Refusal> {
+    let (table, found) = newest(worker, planned, head.target.path())?;
+    let outgoing = Outgoing {
+        method: &head.method,
+        path: &head.target.path_and_query()[found.strip..],
+        fields: &head.fields,
+        authority: head.target.authority(),
+        request_id: caller.request_id.as_bytes(),
+        peer: caller.peer,
+        body,
+    };
     let endpoint = table.endpoint(found.endpoint);
     let limits = endpoint.limits();
     // Questions for metadata and health are no inferences: they are routed, but they are no evidence and get no receipt.
-    let observed = found.plain || *outgoing.method == Method::POST;
+    let observed = found.plain || head.method == Method::POST;
     let assignment = if observed {
-        endpoint.assign(outgoing.headers, || worker.rng().uniform())
+        endpoint.assign(&head.fields, || worker.rng().uniform())
     } else {
-        endpoint.assign_by_rule(outgoing.headers)
+        endpoint.assign_by_rule(&head.fields)
     };
     let now = Instant::now();
     let mut ticket = Ticket::new(worker, table.clone(), found.endpoint, assignment, observed, now);
-    ticket.set_unit(endpoint.failing_unit(outgoing.headers, || worker.rng().uniform()));
+    ticket.set_unit(endpoint.failing_unit(&head.fields, || worker.rng().uniform()));
 
     let whole = now + limits.timeout;
     let first_until = if assignment.arm == 0 { whole } else { now + limits.first_attempt };
     let first = attempt(worker, &ticket, assignment.arm, &outgoing, None, now, first_until).await;
     let next = after_first(assignment.arm, &first, limits.idempotent);
-    let mut exchange = Exchange { worker, ticket, id };
+    let mut exchange = Exchange { worker, ticket, id: caller.id };
     let (arm, avoid) = match next {
         Next::Serve => return exchange.serve(assignment.arm, first, false),
         Next::OtherReplica { not } => (0, Some(not)),
@@ -182,6 +189,17 @@ async fn forward(
     }
 }
 
+/// The table that is in force now, and the endpoint in it. A large body takes its time: what counts is when the request is
+/// sent, not when its head came.
+fn newest(worker: &Worker, planned: (TableRef, Found), path: &str) -> Result<(TableRef, Found), Refusal> {
+    let newest = worker.table();
+    if newest.is(&planned.0) {
+        return Ok(planned);
+    }
+    let found = newest.find(path).ok_or_else(|| own::not_found(&newest, path))?;
+    Ok((newest, found))
+}
+
 /// What turns an attempt into an answer.
 struct Exchange<'a> {
     worker: &'a Rc<Worker>,
@@ -191,7 +209,7 @@ struct Exchange<'a> {
 
 impl Exchange<'_> {
     /// Answers with what an attempt brought. Closes the ticket, unless the answer is still coming.
-    fn serve(mut self, arm: usize, attempt: Attempt, retried: bool) -> Result<Response<Payload>, Refusal> {
+    fn serve(mut self, arm: usize, attempt: Attempt, retried: bool) -> Result<Answer, Refusal> {
         let class = attempt.class();
         match attempt.result {
             Ok(reply) => Ok(self.reply(arm, reply, class, attempt.ended, retried)),
@@ -204,18 +222,11 @@ impl Exchange<'_> {
         }
     }
 
-    fn reply(
-        mut self,
-        arm: usize,
-        reply: Reply,
-        class: OutcomeClass,
-        ended: Instant,
-        retried: bool,
-    ) -> Response<Payload> {
+    fn reply(mut self, arm: usize, reply: Reply, class: OutcomeClass, ended: Instant, retried: bool) -> Answer {
         let Reply { head, body } = reply;
         let prediction = head.prediction.as_ref().and_then(|value| Prediction::parse(value.as_bytes()));
-        let mut headers = head.headers;
-        self.sign(arm, prediction.as_ref(), retried, &mut headers);
+        let mut fields = head.fields;
+        self.sign(arm, prediction.as_ref(), retried, &mut fields);
         self.ticket.answered(head.status.as_u16());
         let payload = match body {
             ReplyBody::Whole(bytes) => {
@@ -228,17 +239,17 @@ impl Exchange<'_> {
                 Payload::Stream(Box::new(stream))
             }
         };
-        build(head.status, headers, payload)
+        Answer { status: head.status, fields, payload, declared: head.declared, ends_connection: false }
     }
 
     /// Adds who served, and the receipt.
-    fn sign(&self, arm: usize, prediction: Option<&Prediction>, retried: bool, headers: &mut HeaderMap) {
+    fn sign(&self, arm: usize, prediction: Option<&Prediction>, retried: bool, fields: &mut Fields) {
         let endpoint = self.ticket.endpoint();
         let arms = endpoint.arms();
         let constant = arms[arm].headers(self.worker.index());
-        headers.insert(SERIN_VERSION, constant.version.clone());
+        fields.push(SERIN_VERSION, constant.version.clone());
         if let Some(digest) = &constant.digest {
-            headers.insert(SERIN_DIGEST, digest.clone());
+            fields.push(SERIN_DIGEST, digest.clone());
         }
         let (Some(signer), true) = (self.ticket.table().signer(), self.ticket.is_observed()) else { return };
         let assignment = self.ticket.assignment();
@@ -254,7 +265,7 @@ impl Exchange<'_> {
         let mut receipt = self.worker.scratch();
         endpoint.lane(assignment.stratum, arm).receipt.write(signer, &request, &mut receipt);
         if let Ok(value) = HeaderValue::from_bytes(&receipt) {
-            headers.insert(SERIN_RECEIPT, value);
+            fields.push(SERIN_RECEIPT, value);
         }
     }
 

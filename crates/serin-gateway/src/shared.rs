@@ -45,7 +45,7 @@ pub struct Stats {
     pub accepted: AtomicU64,
     /// Client connections over the limit.
     pub over_limit: AtomicU64,
-    /// Client connections that were closed because their head came too slowly.
+    /// Client connections that were closed because they were too slow.
     pub slow_heads: AtomicU64,
     /// Requests that the gateway refused, by [`crate::answer::Refusal::INDEX`].
     pub refused: [AtomicU64; crate::answer::Refusal::COUNT],

@@ -11,7 +11,7 @@ use crate::prediction::Prediction;
 use crate::ticket::Ticket;
 use crate::upstream::conn::{Conn, Deadline};
 use crate::upstream::exchange::FailureKind;
-use crate::upstream::response::BodyDecoder;
+use crate::h1::framing::BodyDecoder;
 use crate::worker::Worker;
 use std::rc::Rc;
 

@@ -1,37 +1,26 @@
 //! One worker: a thread with an event loop of its own. What it owns is never shared, so that nothing is locked.
 
-use std::cell::{Cell, RefCell, RefMut};
+use std::cell::{Cell, Ref, RefCell, RefMut};
 use std::collections::HashMap;
-use std::convert::Infallible;
-use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::ops::Deref;
-use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, Cache};
-use hyper::service::service_fn;
-use hyper_util::server::conn::auto;
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use crate::client::{ClientConn, ClientIo, Verdict};
+use crate::client::{ClientConn, Verdict};
 use crate::config::ServerLimits;
-use crate::request;
+use crate::front;
 use crate::rng::Rng;
 use crate::shared::Shared;
 use crate::table::Table;
 
-/// Room for one read of a client's socket.
-const READ_BYTES: usize = 64 << 10;
-/// Streams of one HTTP/2 connection at a time.
-const H2_STREAMS_MAX: u32 = 256;
-/// Bytes that an HTTP/2 client may send before the gateway has read them, per stream and in all.
-const H2_WINDOW: (u32, u32) = (1 << 20, 4 << 20);
 /// How long idle connections may still bring a request after the gateway was told to end: closing one at once could cross
 /// with a request that is on its way.
 const FAREWELL: Duration = Duration::from_millis(500);
@@ -47,7 +36,7 @@ pub struct Worker {
     newest: RefCell<Cache<Arc<ArcSwap<Table>>, Arc<Table>>>,
     held: RefCell<TableRef>,
     rng: Rng,
-    read_buffer: RefCell<Box<[u8]>>,
+    date: RefCell<String>,
     scratch: RefCell<Vec<u8>>,
     now_s: Cell<u32>,
     draining: Cell<bool>,
@@ -89,7 +78,7 @@ impl Worker {
             newest: RefCell::new(newest),
             shared,
             rng: Rng::from_system()?,
-            read_buffer: RefCell::new(vec![0; READ_BYTES].into()),
+            date: RefCell::new(http_date()),
             scratch: RefCell::default(),
             now_s: Cell::new(0),
             draining: Cell::new(false),
@@ -139,10 +128,10 @@ impl Worker {
         self.draining.get()
     }
 
-    /// The buffer for one read of a socket; not to be held over an await.
+    /// Date and time as HTTP writes them, as of the last tick; not to be held over an await.
     #[must_use]
-    pub fn read_buffer(&self) -> RefMut<'_, Box<[u8]>> {
-        self.read_buffer.borrow_mut()
+    pub fn date(&self) -> Ref<'_, [u8]> {
+        Ref::map(self.date.borrow(), String::as_bytes)
     }
 
     /// An empty buffer for composing a header; not to be held over an await.
@@ -155,6 +144,7 @@ impl Worker {
 
     fn tick(&self, limits: &ServerLimits) {
         let seconds = |time: Duration| u32::try_from(time.as_secs()).unwrap_or(u32::MAX);
+        *self.date.borrow_mut() = http_date();
         // An idle worker must not keep an old table, and with it its replicas, alive.
         let _ = self.table();
         let (head_s, idle_s) = (seconds(limits.header_read_timeout), seconds(limits.idle_timeout));
@@ -175,14 +165,9 @@ impl Worker {
     }
 }
 
-/// Spawns on the worker's own thread.
-#[derive(Clone, Copy, Debug)]
-struct OnThisThread;
-
-impl<F: Future + 'static> hyper::rt::Executor<F> for OnThisThread {
-    fn execute(&self, future: F) {
-        tokio::task::spawn_local(future);
-    }
+/// The time as `Wed, 25 Nov 2026 00:10:15 GMT`.
+fn http_date() -> String {
+    jiff::Timestamp::now().strftime("%a, %d %b %Y %H:%M:%S GMT").to_string()
 }
 
 /// Serves connections until `ending` says true and those that are open have ended, or `shutdown_timeout` has passed.
@@ -217,43 +202,18 @@ async fn serve(
     mut accepted: mpsc::UnboundedReceiver<Accepted>,
     mut ending: watch::Receiver<bool>,
 ) {
-    let builder = Rc::new(protocol(&worker.shared.config.limits));
     let mut next_id = 0;
     // The acceptor drops its end when the gateway ends; what it accepted before is still served.
     while let Some((stream, peer)) = accepted.recv().await {
         next_id += 1;
-        start(worker, &builder, next_id, stream, peer);
+        start(worker, next_id, stream, peer);
     }
     let _ = ending.wait_for(|ending| *ending).await;
     drain(worker).await;
 }
 
-fn protocol(limits: &ServerLimits) -> auto::Builder<OnThisThread> {
-    let mut builder = auto::Builder::new(OnThisThread);
-    let mut http1 = builder.http1();
-    // A head that does not fit is answered 431.
-    http1.max_buf_size(limits.header_bytes_max);
-    if limits.headers_max != ServerLimits::default().headers_max {
-        // The default needs no memory from the heap for each request.
-        http1.max_headers(limits.headers_max);
-    }
-    builder
-        .http2()
-        .max_concurrent_streams(H2_STREAMS_MAX)
-        .max_header_list_size(u32::try_from(limits.header_bytes_max).unwrap_or(u32::MAX))
-        .initial_stream_window_size(H2_WINDOW.0)
-        .initial_connection_window_size(H2_WINDOW.1);
-    builder
-}
-
-fn start(
-    worker: &Rc<Worker>,
-    builder: &Rc<auto::Builder<OnThisThread>>,
-    id: u64,
-    stream: std::net::TcpStream,
-    peer: SocketAddr,
-) {
-    let counted = Counted::new(worker.clone(), id);
+fn start(worker: &Rc<Worker>, id: u64, stream: std::net::TcpStream, peer: SocketAddr) {
+    let counted = Counted { worker: worker.clone(), id };
     let stream = match tokio::net::TcpStream::from_std(stream) {
         Ok(stream) => stream,
         Err(error) => {
@@ -262,34 +222,12 @@ fn start(
         }
     };
     let conn = Rc::new(ClientConn::new(peer.ip().to_string(), worker.now_s()));
-    let task = tokio::task::spawn_local(converse(worker.clone(), builder.clone(), conn.clone(), stream, counted));
-    worker.clients.borrow_mut().insert(id, Client { conn, task: task.abort_handle() });
-}
-
-async fn converse(
-    worker: Rc<Worker>,
-    builder: Rc<auto::Builder<OnThisThread>>,
-    conn: Rc<ClientConn>,
-    stream: tokio::net::TcpStream,
-    _counted: Counted,
-) {
-    let io = ClientIo::new(stream, conn.clone(), worker.clone());
-    let service = service_fn(|request| {
-        let (worker, conn) = (worker.clone(), conn.clone());
-        async move { Ok::<_, Infallible>(request::answer(&worker, &conn, request).await) }
+    let talk = front::h1::converse(worker.clone(), conn.clone(), stream);
+    let task = tokio::task::spawn_local(async move {
+        talk.await;
+        drop(counted);
     });
-    let mut connection = pin!(builder.serve_connection(io, service));
-    let mut told = false;
-    let result = poll_fn(|cx| {
-        if conn.is_told_to_end(cx) && !std::mem::replace(&mut told, true) {
-            connection.as_mut().graceful_shutdown();
-        }
-        connection.as_mut().poll(cx)
-    })
-    .await;
-    if let Err(error) = result {
-        tracing::debug!(%error, peer = conn.peer(), "client connection ended");
-    }
+    worker.clients.borrow_mut().insert(id, Client { conn, task: task.abort_handle() });
 }
 
 /// Ends all connections in good order: requests are answered, HTTP/2 clients told at once, HTTP/1 clients with their next
@@ -314,17 +252,10 @@ async fn drain(worker: &Rc<Worker>) {
     }
 }
 
-/// A connection that counts, until it is dropped.
+/// A connection that counts, until it is dropped. The acceptor has counted it when it chose this worker.
 struct Counted {
     worker: Rc<Worker>,
     id: u64,
-}
-
-impl Counted {
-    /// The acceptor has counted it when it chose this worker.
-    fn new(worker: Rc<Worker>, id: u64) -> Counted {
-        Counted { worker, id }
-    }
 }
 
 impl Drop for Counted {

@@ -282,6 +282,17 @@ mod tests {
         holder.start_time_ticks += 1;
         fs::write(&path, serde_json::to_vec(&holder).unwrap()).unwrap();
         assert_eq!(look(&path).unwrap(), Found::Strays);
+        let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        holder.pid = child.id() as i32;
+        holder.start_time_ticks = ProcStat::of(holder.pid).unwrap().start_time_ticks;
+        assert!(holder.lives());
+        child.kill().unwrap();
+        let give_up = Instant::now() + Duration::from_secs(10);
+        while holder.lives() && Instant::now() < give_up {
+            sleep(TRY_EVERY);
+        }
+        assert!(!holder.lives(), "a zombie");
+        child.wait().unwrap();
         for broken in [&b""[..], b"{", b"\xff\xfe"] {
             fs::write(&path, broken).unwrap();
             assert_eq!(look(&path).unwrap(), Found::Strays);
@@ -296,6 +307,36 @@ mod tests {
         assert!(remove_slot(&layout, "a").unwrap());
         assert!(!layout.slot("a").exists());
         assert!(remove_slot(&layout, "a").unwrap(), "twice is once");
+    }
+
+    #[test]
+    fn one_holds_a_slot_at_a_time_although_its_folder_is_removed_now_and_then() {
+        use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+        let temp = tempfile::tempdir().unwrap();
+        let layout = Layout::new(temp.path(), 0);
+        let (is_held, holds, end) = (AtomicBool::new(false), AtomicU32::new(0), AtomicBool::new(false));
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    while !end.load(Ordering::SeqCst) {
+                        // An error: another one held it for a second, or removed the folder under this one's feet.
+                        if let Ok(guard) = hold_slot(&layout, "a") {
+                            assert!(!is_held.swap(true, Ordering::SeqCst), "two hold it");
+                            std::thread::yield_now();
+                            holds.fetch_add(1, Ordering::SeqCst);
+                            is_held.store(false, Ordering::SeqCst);
+                            drop(guard);
+                        }
+                    }
+                });
+            }
+            let since = Instant::now();
+            while since.elapsed() < Duration::from_secs(1) {
+                let _ = remove_slot(&layout, "a");
+            }
+            end.store(true, Ordering::SeqCst);
+        });
+        assert!(holds.load(Ordering::SeqCst) > 10, "{holds:?}");
     }
 
     #[test]

@@ -181,6 +181,17 @@ mod tests {
         Command::new("sh").args(["-c", script]).env(SLOT_LOCK_ENV, lock).process_group(0).spawn().unwrap()
     }
 
+    /// The signal that ended a child, which has ten seconds to end.
+    fn ended_by(child: &mut Child) -> Option<i32> {
+        let live = Live::of_child(child, Millis(0)).unwrap();
+        if !is_readable(&live.pidfd, Duration::from_secs(10)) {
+            child.kill().unwrap();
+            child.wait().unwrap();
+            return None;
+        }
+        child.wait().unwrap().signal()
+    }
+
     #[test]
     fn the_end_of_a_child_says_how() {
         for (script, how) in [
@@ -222,7 +233,7 @@ mod tests {
         let mut stray = shell("exec sleep 1000", &lock);
         let mut neighbour = shell("exec sleep 1000", &other);
         assert!(clear_strays(&lock, true));
-        assert_eq!(stray.wait().unwrap().signal(), Some(9));
+        assert_eq!(ended_by(&mut stray), Some(9));
         assert!(neighbour.try_wait().unwrap().is_none());
         neighbour.kill().unwrap();
         neighbour.wait().unwrap();
@@ -240,7 +251,7 @@ mod tests {
         fs::write(&lock, "{}").unwrap();
         assert_eq!(lock::look(&lock).unwrap(), Found::Strays);
         assert!(clear_strays(&lock, false));
-        assert_eq!(stray.wait().unwrap().signal(), Some(9));
+        assert_eq!(ended_by(&mut stray), Some(9));
         assert!(matches!(lock::look(&lock).unwrap(), Found::Free(_)));
     }
 }

@@ -125,12 +125,16 @@ fn a_restarted_supervisor_adopts_what_lives_and_replaces_what_died() {
         let after: Vec<_> = roles.iter().map(|role| home.pid_of(role).unwrap()).collect();
         assert_eq!(after, before, "a killed supervisor takes nobody along");
         assert_eq!(serin_node::supervisor_pid(&home.layout).unwrap(), None);
-        let _ = fs::remove_file(home.test("status.json"));
+        let _ = fs::remove_file(home.test("statuses"));
         home.up();
-        // The first status that control sees shows nothing unready.
+        home.wait_up();
         let status = home.wait(|_| true);
-        assert!(status.slots.values().all(|slot| slot.state == SlotState::Ready), "{status:?}");
         assert_eq!(status.slots["a"].pid, Some(before[2]));
+        // Not for a moment did control see anything unready.
+        let statuses = fs::read_to_string(home.test("statuses")).unwrap();
+        for status in statuses.lines().map(|line| serde_json::from_str::<NodeStatus>(line).unwrap()) {
+            assert!(["a", "b", "c", "gone"].iter().all(|slot| ready(&status, slot)), "{status:?}");
+        }
     }
 
     home.kill_supervisor();
@@ -247,6 +251,13 @@ fn while_control_is_dead_replicas_are_restarted_and_none_is_stopped() {
     });
     assert_ne!(home.pid_of("run-replica a"), Some(a));
     assert_eq!(home.pid_of("run-replica b"), Some(b));
+    // And by one that does not even know what is wanted.
+    home.kill_supervisor();
+    fs::write(home.layout.node().join("processes.json"), "{").unwrap();
+    home.up();
+    home.until("it runs", |home| serin_node::supervisor_pid(&home.layout).unwrap().is_some());
+    sleep(Duration::from_millis(500));
+    assert_eq!(home.pid_of("run-replica b"), Some(b));
     home.fail_control(false);
     home.wait(|status| ready(status, "a") && ready(status, "b") && status.slots["b"].pid == Some(b));
 }
@@ -325,11 +336,11 @@ fn what_fails_says_why_and_waits_longer_each_time() {
     assert!(reason(&status.slots["../odd"]).contains("want 1 to 80"), "{status:?}");
     assert!(!home.layout.node().join("odd").exists());
 
-    // Starts after 0, 0.2, 0.6, 1.4 and 3.0 s, not counting the time that they take.
+    // Restarts after 0.2, 0.6, 1.4, 3.0 s and so on, not counting the time that they take.
     home.until("three seconds", |_| since.elapsed() > Duration::from_secs(3));
-    let status = home.wait(|_| true);
-    let restarts = status.slots["failing"].restarts;
-    assert!((2..=4).contains(&restarts), "{restarts} restarts in {:?}", since.elapsed());
+    let restarts = home.wait(|_| true).slots["failing"].restarts;
+    let most = (1..30).take_while(|n| since.elapsed() >= Duration::from_millis(200) * ((1 << n) - 1)).count() as u64;
+    assert!((2..=most).contains(&restarts), "{restarts} restarts in {:?}, at most {most}", since.elapsed());
 }
 
 #[test]
@@ -374,14 +385,15 @@ fn a_command_that_stops_answering_is_not_ready_and_then_restarted() {
     home.wait(|status| status.slots["c"].pid.is_some_and(|pid| Some(pid) != before.slots["c"].pid));
     fs::write(home.test("code"), "200").unwrap();
     let status = home.wait(|status| ready(status, "c"));
-    assert_eq!((status.slots["c"].reason.as_deref(), status.slots["c"].restarts), (None, 1));
+    assert!(status.slots["c"].reason.is_none() && status.slots["c"].restarts >= 1, "{status:?}");
 }
 
 #[test]
 fn of_supervisors_that_race_one_wins_and_the_others_name_it() {
     let mut home = Home::new();
     home.set([model("a", &[])]);
-    let mut racers: Vec<Child> = (0..6).map(|_| home.actor(&["up"]).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()).collect();
+    let mut racers: Vec<Child> =
+        (0..6).map(|_| home.actor(&["up"]).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()).collect();
     home.wait(|status| ready(status, "a"));
     let winner = serin_node::supervisor_pid(&home.layout).unwrap().unwrap();
     let (winners, mut losers): (Vec<_>, Vec<_>) = racers.drain(..).partition(|racer| racer.id() as i32 == winner);
@@ -455,10 +467,12 @@ fn a_broken_disk_is_named_and_does_not_stop_the_rest() {
     fs::create_dir_all(home.layout.slot("a").join("spec.json")).unwrap();
     fs::create_dir_all(home.layout.node().join("processes.json")).unwrap();
     home.up();
-    let status = home.wait(|status| ready(status, "b") && status.slots["a"].restarts > 1);
+    let status = home.wait(|status| {
+        let failing = status.slots.get("a").filter(|a| a.state == SlotState::BackOff);
+        ready(status, "b") && failing.is_some_and(|a| a.restarts > 1)
+    });
     let reason = status.slots["a"].reason.clone().unwrap();
     assert!(reason.starts_with("cannot be started: cannot write ") && reason.contains("/a/spec.json: "), "{reason}");
-    assert_eq!(status.slots["a"].state, SlotState::BackOff);
     fs::remove_dir(home.layout.slot("a").join("spec.json")).unwrap();
     home.wait(|status| ready(status, "a"));
 }

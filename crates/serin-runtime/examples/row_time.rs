@@ -55,7 +55,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             }
             times.sort_by(f64::total_cmp);
             let p50 = times[times.len() / 2];
-            println!("{model:60} {rows:6} {p50:10.2} {:10.2} {:12.3}", times[times.len() * 99 / 100], p50 / rows as f64);
+            println!(
+                "{model:60} {rows:6} {p50:10.2} {:10.2} {:12.3}",
+                times[times.len() * 99 / 100],
+                p50 / rows as f64
+            );
         }
     }
     Ok(())

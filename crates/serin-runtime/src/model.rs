@@ -63,7 +63,7 @@ pub enum LoadError {
         /// The file.
         artifact: String,
         /// What is wrong.
-        error: ModelError,
+        error: Box<ModelError>,
     },
     /// A parameter with an impossible value.
     #[error("parameter {name} is {got:?}, want {wanted}")]
@@ -145,7 +145,7 @@ impl Model {
     fn from_bytes(source: &ModelSource, artifact: &str, digest: String, bytes: &[u8]) -> Result<Model, LoadError> {
         static NEXT_ID: AtomicU64 = AtomicU64::new(1);
         let plan = Plan::compile(bytes)
-            .map_err(|error| LoadError::Model { artifact: artifact.to_owned(), error })?;
+            .map_err(|error| LoadError::Model { artifact: artifact.to_owned(), error: Box::new(error) })?;
         let verdict = Verdict::new(&plan, threshold(&source.parameters)?)?;
         Ok(Model {
             answers: AnswerWriter::new(&source.name, &source.version, plan.outputs()),
@@ -222,10 +222,6 @@ fn threshold(parameters: &BTreeMap<String, String>) -> Result<Option<f64>, LoadE
     let Some(text) = parameters.get("decisionThreshold") else { return Ok(None) };
     match text.trim().parse::<f64>() {
         Ok(threshold) if (0.0..=1.0).contains(&threshold) => Ok(Some(threshold)),
-        _ => Err(LoadError::Parameter {
-            name: "decisionThreshold",
-            got: text.clone(),
-            wanted: "a number from 0 to 1",
-        }),
+        _ => Err(LoadError::Parameter { name: "decisionThreshold", got: text.clone(), wanted: "a number from 0 to 1" }),
     }
 }

@@ -25,8 +25,8 @@ use tracing::{info, warn};
 use self::connection::accept_until;
 pub use self::faults::Faults;
 pub use self::limits::Limits;
-pub use self::listen::{Listen, ListenError};
 use self::listen::Listener;
+pub use self::listen::{Listen, ListenError};
 use self::routes::Service;
 use crate::model::{LoadError, MODEL_BYTES_MAX, Model, ModelSource, WarmUp, WarmUpError};
 

@@ -1,5 +1,7 @@
 //! A model server over real sockets.
 
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -172,7 +174,10 @@ async fn an_inference_is_answered_with_outputs_and_prediction() {
     let reply = server.infer("iris", &iris_request(r#","id":"a\"b""#)).await;
     assert_eq!(reply.status, 200, "{}", reply.body);
     let json = reply.json();
-    assert_eq!((&json["model_name"], &json["model_version"], &json["id"]), (&"iris".into(), &"7".into(), &"a\"b".into()));
+    assert_eq!(
+        (&json["model_name"], &json["model_version"], &json["id"]),
+        (&"iris".into(), &"7".into(), &"a\"b".into())
+    );
     assert_eq!(json["outputs"].as_array().unwrap().len(), 2);
     assert_eq!(json["outputs"][0]["datatype"], "INT64");
     assert_eq!(json["outputs"][0]["shape"], json!([1]));
@@ -191,10 +196,22 @@ async fn all_ways_to_write_a_request_give_one_answer() {
         ("flat", r#"{"inputs":[{"name":"input","shape":[2,4],"datatype":"FP32","data":[1,2,3,4,5,6,7,8]}]}"#),
         ("nested", r#"{"inputs":[{"name":"input","shape":[2,4],"datatype":"FP32","data":[[1,2,3,4],[5,6,7,8]]}]}"#),
         ("data first", r#"{"inputs":[{"data":[1,2,3,4,5,6,7,8],"shape":[2,4],"datatype":"FP32","name":"input"}]}"#),
-        ("inputs last", r#"{"parameters":{"a":1},"x":[{}],"inputs":[{"name":"input","shape":[2,4],"datatype":"FP32","data":[1,2,3,4,5,6,7,8]}]}"#),
-        ("spaces", " { \"inputs\" : [ {\n\"name\" : \"input\" , \"shape\":[ 2 , 4 ], \"datatype\":\"FP32\", \"data\": [ 1 , 2.0, 3e0 ,4,\t5,6,7,0.8e1 ] } ] } "),
-        ("escapes", r#"{"inputs":[{"n\u0061me":"inp\u0075t","shape":[2,4],"datatype":"FP\u00332","data":[1,2,3,4,5,6,7,8]}]}"#),
-        ("parameters", r#"{"inputs":[{"name":"input","parameters":{"content_type":"np","binary_data":false},"shape":[2,4],"datatype":"FP32","data":[1,2,3,4,5,6,7,8]}],"parameters":null}"#),
+        (
+            "inputs last",
+            r#"{"parameters":{"a":1},"x":[{}],"inputs":[{"name":"input","shape":[2,4],"datatype":"FP32","data":[1,2,3,4,5,6,7,8]}]}"#,
+        ),
+        (
+            "spaces",
+            " { \"inputs\" : [ {\n\"name\" : \"input\" , \"shape\":[ 2 , 4 ], \"datatype\":\"FP32\", \"data\": [ 1 , 2.0, 3e0 ,4,\t5,6,7,0.8e1 ] } ] } ",
+        ),
+        (
+            "escapes",
+            r#"{"inputs":[{"n\u0061me":"inp\u0075t","shape":[2,4],"datatype":"FP\u00332","data":[1,2,3,4,5,6,7,8]}]}"#,
+        ),
+        (
+            "parameters",
+            r#"{"inputs":[{"name":"input","parameters":{"content_type":"np","binary_data":false},"shape":[2,4],"datatype":"FP32","data":[1,2,3,4,5,6,7,8]}],"parameters":null}"#,
+        ),
     ];
     let want = server.infer("iris", rows[0].1).await;
     assert_eq!(want.status, 200, "{}", want.body);
@@ -216,7 +233,14 @@ async fn only_the_outputs_asked_for_are_sent_in_their_order() {
     assert_eq!(names(&reply), ["probabilities"]);
     // The prediction is told all the same.
     assert!(reply.headers["serin-prediction"].starts_with("class=0;score=0.9"), "{:?}", reply.headers);
-    let reply = server.infer("iris", &iris_request(r#","outputs":[{"name":"probabilities","parameters":{"binary_data":false}},{"name":"label"}]"#)).await;
+    let reply = server
+        .infer(
+            "iris",
+            &iris_request(
+                r#","outputs":[{"name":"probabilities","parameters":{"binary_data":false}},{"name":"label"}]"#,
+            ),
+        )
+        .await;
     assert_eq!(names(&reply), ["probabilities", "label"]);
     assert_eq!(names(&server.infer("iris", &iris_request(r#","outputs":[]"#)).await), ["label", "probabilities"]);
     server.stop().await;
@@ -238,35 +262,107 @@ async fn a_wrong_request_is_told_what_is_wrong_with_it() {
         (iris_request(r#","inputs":[]"#), "`inputs` is given twice"),
         (iris_request(r#","id":7"#), "`id`: byte 91: got a number, want a text"),
         (iris_request(r#","parameters":7"#), "`parameters` of the request: byte 99: got a number, want an object"),
-        (iris_request(r#","outputs":[{"name":"x"}]"#), "`x` is not an output of the model; want `label`, `probabilities`"),
+        (
+            iris_request(r#","outputs":[{"name":"x"}]"#),
+            "`x` is not an output of the model; want `label`, `probabilities`",
+        ),
         (iris_request(r#","outputs":[{}]"#), "outputs[0] has no `name`"),
         (iris_request(r#","outputs":[{"name":"label"},{"name":"label"}]"#), "output `label` is given twice"),
-        (iris_request(r#","outputs":[{"name":"label","parameters":{"binary_data":true}}]"#), "outputs[0] asks for binary tensor data, which is not supported; send and ask for JSON data (binary_data: false)"),
-        (iris_request(r#","parameters":{"binary_data_output":true}"#), "the request asks for binary tensor data, which is not supported; send and ask for JSON data (binary_data: false)"),
+        (
+            iris_request(r#","outputs":[{"name":"label","parameters":{"binary_data":true}}]"#),
+            "outputs[0] asks for binary tensor data, which is not supported; send and ask for JSON data (binary_data: false)",
+        ),
+        (
+            iris_request(r#","parameters":{"binary_data_output":true}"#),
+            "the request asks for binary tensor data, which is not supported; send and ask for JSON data (binary_data: false)",
+        ),
         (input(r#""shape":[1,4],"datatype":"FP32","data":[1,2,3,4]"#), "inputs[0] has no `name`"),
         (input(r#""name":"input","datatype":"FP32","data":[1,2,3,4]"#), "inputs[0] has no `shape`"),
         (input(r#""name":"input","shape":[1,4],"data":[1,2,3,4]"#), "inputs[0] has no `datatype`"),
         (input(r#""name":"input","shape":[1,4],"datatype":"FP32""#), "inputs[0] has no `data`"),
-        (input(r#""name":"x","shape":[1,4],"datatype":"FP32","data":[1,2,3,4]"#), "`x` is not an input of the model; want `input`"),
-        (input(r#""name":"input","shape":[1,4],"datatype":"FP64","data":[1,2,3,4]"#), "input `input`: datatype is FP64, want FP32"),
-        (input(r#""name":"input","shape":[1,4],"datatype":"FLOAT","data":[1,2,3,4]"#), "input `input`: datatype is `FLOAT`, want FP32"),
-        (input(r#""name":"input","shape":[1,3],"datatype":"FP32","data":[1,2,3]"#), "input `input`: shape is [1, 3], want [-1, 4]"),
-        (input(r#""name":"input","shape":[4],"datatype":"FP32","data":[1,2,3,4]"#), "input `input`: shape is [4], want [-1, 4]"),
-        (input(r#""name":"input","shape":[0,4],"datatype":"FP32","data":[]"#), "input `input`: shape is [0, 4], want [-1, 4]"),
-        (input(r#""name":"input","shape":[-1,4],"datatype":"FP32","data":[1,2,3,4]"#), "inputs[0].shape: byte 36: got a number, want a number from 0"),
-        (input(r#""name":"input","shape":"x","datatype":"FP32","data":[1,2,3,4]"#), "inputs[0].shape: byte 35: got a text, want a list of whole numbers"),
-        (input(r#""name":"input","shape":[1,1,1,1,1,1,1,1,1],"datatype":"FP32","data":[1]"#), "inputs[0].shape: byte 52: the number does not fit a shape of at most 8 extents"),
-        (input(r#""name":"input","shape":[2,4],"datatype":"FP32","data":[1,2,3,4,5]"#), "input `input`: data has 5 values, shape [2, 4] wants 8"),
-        (input(r#""name":"input","shape":[1,4],"datatype":"FP32","data":[1,2,3,4,5]"#), "input `input`: data has more than 4 values, shape [1, 4] wants 4"),
-        (input(r#""name":"input","shape":[1000000,4],"datatype":"FP32","data":[1,2]"#), "input `input`: data has at most 8 values, shape [1000000, 4] wants 4000000"),
-        (input(r#""name":"input","shape":[2,4],"datatype":"FP32","data":[[1,2,3],[4,5,6,7,8]]"#), "input `input`: the nested lists of data do not have the shape [2, 4]; nest them so, or give a flat list"),
-        (input(r#""name":"input","shape":[1,4],"datatype":"FP32","data":[[1,2,3,4],[5]]"#), "input `input`: the nested lists of data do not have the shape [1, 4]; nest them so, or give a flat list"),
-        (input(r#""name":"input","shape":[1,4],"datatype":"FP32","data":[1,"2",3,4]"#), "input `input`: data[1] is a text, want a number (FP32)"),
-        (input(r#""name":"input","shape":[1,4],"datatype":"FP32","data":[1,2,true,4]"#), "input `input`: data[2] is a truth value, want a number (FP32)"),
-        (input(r#""name":"input","shape":[1,4],"datatype":"FP32","data":[1,2,3,1e999]"#), "input `input`: data[3] is a number out of range, want a number (FP32)"),
-        (input(r#""name":"input","shape":[1,4],"datatype":"FP32","data":7"#), "input `input`: `data`: byte 66: got a number, want a list"),
-        (input(r#""name":"input","shape":[1,4],"datatype":"FP32","data":[1,2,3,4"#), "the request is not valid JSON: byte 74: got '}', want `,` or `]`"),
-        (format!(r#"{{"inputs":[{0},{0}]}}"#, r#"{"name":"input","shape":[1,4],"datatype":"FP32","data":[1,2,3,4]}"#), "input `input` is given twice"),
+        (
+            input(r#""name":"x","shape":[1,4],"datatype":"FP32","data":[1,2,3,4]"#),
+            "`x` is not an input of the model; want `input`",
+        ),
+        (
+            input(r#""name":"input","shape":[1,4],"datatype":"FP64","data":[1,2,3,4]"#),
+            "input `input`: datatype is FP64, want FP32",
+        ),
+        (
+            input(r#""name":"input","shape":[1,4],"datatype":"FLOAT","data":[1,2,3,4]"#),
+            "input `input`: datatype is `FLOAT`, want FP32",
+        ),
+        (
+            input(r#""name":"input","shape":[1,3],"datatype":"FP32","data":[1,2,3]"#),
+            "input `input`: shape is [1, 3], want [-1, 4]",
+        ),
+        (
+            input(r#""name":"input","shape":[4],"datatype":"FP32","data":[1,2,3,4]"#),
+            "input `input`: shape is [4], want [-1, 4]",
+        ),
+        (
+            input(r#""name":"input","shape":[0,4],"datatype":"FP32","data":[]"#),
+            "input `input`: shape is [0, 4], want [-1, 4]",
+        ),
+        (
+            input(r#""name":"input","shape":[-1,4],"datatype":"FP32","data":[1,2,3,4]"#),
+            "inputs[0].shape: byte 36: got a number, want a number from 0",
+        ),
+        (
+            input(r#""name":"input","shape":"x","datatype":"FP32","data":[1,2,3,4]"#),
+            "inputs[0].shape: byte 35: got a text, want a list of whole numbers",
+        ),
+        (
+            input(r#""name":"input","shape":[1,1,1,1,1,1,1,1,1],"datatype":"FP32","data":[1]"#),
+            "inputs[0].shape: byte 52: the number does not fit a shape of at most 8 extents",
+        ),
+        (
+            input(r#""name":"input","shape":[2,4],"datatype":"FP32","data":[1,2,3,4,5]"#),
+            "input `input`: data has 5 values, shape [2, 4] wants 8",
+        ),
+        (
+            input(r#""name":"input","shape":[1,4],"datatype":"FP32","data":[1,2,3,4,5]"#),
+            "input `input`: data has more than 4 values, shape [1, 4] wants 4",
+        ),
+        (
+            input(r#""name":"input","shape":[1000000,4],"datatype":"FP32","data":[1,2]"#),
+            "input `input`: data has at most 8 values, shape [1000000, 4] wants 4000000",
+        ),
+        (
+            input(r#""name":"input","shape":[2,4],"datatype":"FP32","data":[[1,2,3],[4,5,6,7,8]]"#),
+            "input `input`: the nested lists of data do not have the shape [2, 4]; nest them so, or give a flat list",
+        ),
+        (
+            input(r#""name":"input","shape":[1,4],"datatype":"FP32","data":[[1,2,3,4],[5]]"#),
+            "input `input`: the nested lists of data do not have the shape [1, 4]; nest them so, or give a flat list",
+        ),
+        (
+            input(r#""name":"input","shape":[1,4],"datatype":"FP32","data":[1,"2",3,4]"#),
+            "input `input`: data[1] is a text, want a number (FP32)",
+        ),
+        (
+            input(r#""name":"input","shape":[1,4],"datatype":"FP32","data":[1,2,true,4]"#),
+            "input `input`: data[2] is a truth value, want a number (FP32)",
+        ),
+        (
+            input(r#""name":"input","shape":[1,4],"datatype":"FP32","data":[1,2,3,1e999]"#),
+            "input `input`: data[3] is a number out of range, want a number (FP32)",
+        ),
+        (
+            input(r#""name":"input","shape":[1,4],"datatype":"FP32","data":7"#),
+            "input `input`: `data`: byte 66: got a number, want a list",
+        ),
+        (
+            input(r#""name":"input","shape":[1,4],"datatype":"FP32","data":[1,2,3,4"#),
+            "the request is not valid JSON: byte 74: got '}', want `,` or `]`",
+        ),
+        (
+            format!(
+                r#"{{"inputs":[{0},{0}]}}"#,
+                r#"{"name":"input","shape":[1,4],"datatype":"FP32","data":[1,2,3,4]}"#
+            ),
+            "input `input` is given twice",
+        ),
     ];
     let mut failures = String::new();
     for (body, want) in rows {
@@ -533,7 +629,8 @@ async fn faults_on_purpose_fail_their_share_and_are_counted() {
 
 #[tokio::test]
 async fn a_decision_threshold_moves_the_label_and_not_the_score() {
-    let request = r#"{"inputs":[{"name":"input","shape":[1,14],"datatype":"FP32","data":[38,0,89814,3,9,0,9,2,0,1,0,0,50,0]}]}"#;
+    let request =
+        r#"{"inputs":[{"name":"input","shape":[1,14],"datatype":"FP32","data":[38,0,89814,3,9,0,9,2,0,1,0,0,50,0]}]}"#;
     let mut answers = Vec::new();
     for threshold in [None, Some("0.0"), Some("1.0")] {
         let mut config = adult();
@@ -566,7 +663,10 @@ async fn a_server_that_cannot_start_says_why() {
         })
     };
     let rows: Vec<(Change, &str)> = vec![
-        (Box::new(|config| config.artifact = "/nowhere.onnx".into()), "artifact /nowhere.onnx cannot be read: No such file"),
+        (
+            Box::new(|config| config.artifact = "/nowhere.onnx".into()),
+            "artifact /nowhere.onnx cannot be read: No such file",
+        ),
         (Box::new(|config| config.artifact = "s3://b/m.onnx".into()), "want a path or a file:// URI"),
         (Box::new(move |config| config.digest = Some(digest.into())), "want sha256:0000"),
         (Box::new(|config| config.digest = Some("abc".into())), "want `sha256:` and 64 hexadecimal digits"),
@@ -599,8 +699,14 @@ async fn a_warm_up_sample_must_be_answered_with_finite_numbers() {
     let folder = tempfile::tempdir().unwrap();
     let rows = [
         (iris_request(""), None),
-        (iris_request("").replace("5.1", "null"), Some("warm-up request 1: output `probabilities`, element 0 is NaN, want a finite number")),
-        (iris_request("").replace("[1,4]", "[1,5]"), Some("warm-up request 1 failed: input `input`: shape is [1, 5], want [-1, 4]")),
+        (
+            iris_request("").replace("5.1", "null"),
+            Some("warm-up request 1: output `probabilities`, element 0 is NaN, want a finite number"),
+        ),
+        (
+            iris_request("").replace("[1,4]", "[1,5]"),
+            Some("warm-up request 1 failed: input `input`: shape is [1, 5], want [-1, 4]"),
+        ),
     ];
     for (body, want) in rows {
         let path = folder.path().join("sample.json");

@@ -1,6 +1,8 @@
 //! The evaluator against ONNX Runtime's frozen answers, over whole test sets of exported models, and against files that
 //! must be refused. The format is described in `tests/fixtures/onnx/README.md`.
 
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
+
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -55,8 +57,12 @@ fn csv_column_data(value: &Value, dtype: &str) -> Data {
         return numbers_as(cells.map(|cell| cell.parse().unwrap()).collect(), dtype);
     }
     let schema = json(text(value, "decode"));
-    let categories: HashMap<&str, &Value> =
-        schema["columns"].as_array().unwrap().iter().map(|column| (text(column, "name"), &column["categories"])).collect();
+    let categories: HashMap<&str, &Value> = schema["columns"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|column| (text(column, "name"), &column["categories"]))
+        .collect();
     let names = columns.iter().map(|column| categories[column]).cycle();
     Data::Str(cells.zip(names).map(|(cell, names)| names[cell.parse::<usize>().unwrap()].as_str().unwrap()).collect())
 }
@@ -119,10 +125,15 @@ impl Case {
                 None => ExpectedValues::Numbers(numbers),
             };
             let compare = &output["compare"];
-            let tolerance = compare.as_object().map(|compare| {
-                (compare["absolute"].as_f64().unwrap(), compare["relative"].as_f64().unwrap())
-            });
-            Expected { name: text(output, "name").to_owned(), width: dims(output)[1..].iter().product(), values, tolerance }
+            let tolerance = compare
+                .as_object()
+                .map(|compare| (compare["absolute"].as_f64().unwrap(), compare["relative"].as_f64().unwrap()));
+            Expected {
+                name: text(output, "name").to_owned(),
+                width: dims(output)[1..].iter().product(),
+                values,
+                tolerance,
+            }
         });
         Case {
             name: text(case, "name").to_owned(),
@@ -131,7 +142,12 @@ impl Case {
             rows: case["rows"].as_u64().unwrap() as usize,
             inputs: inputs.collect(),
             outputs: outputs.collect(),
-            close_rows: case["close_rows"].as_array().unwrap().iter().map(|row| row.as_u64().unwrap() as usize).collect(),
+            close_rows: case["close_rows"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|row| row.as_u64().unwrap() as usize)
+                .collect(),
         }
     }
 
@@ -182,7 +198,8 @@ impl Case {
                             let (got, want) = (numbers[at], want[at]);
                             let (absolute, relative) = expected.tolerance.unwrap_or((0.0, 0.0));
                             let difference = (got - want).abs();
-                            let same = (got.is_nan() && want.is_nan()) || difference <= absolute + relative * want.abs();
+                            let same =
+                                (got.is_nan() && want.is_nan()) || difference <= absolute + relative * want.abs();
                             if expected.tolerance.is_some() && difference.is_finite() {
                                 largest = largest.max(difference / want.abs().max(1.0));
                             }
@@ -239,7 +256,14 @@ fn every_exported_model_answers_as_onnx_runtime() {
             let _ = writeln!(report, "    row {row}: {what}");
         }
         if rows.len() as f64 > SPLIT_ROWS_MAX * case.rows as f64 {
-            let _ = writeln!(failures, "{}: {} of {} rows differ: {:?}", case.name, rows.len(), case.rows, &rows[..rows.len().min(3)]);
+            let _ = writeln!(
+                failures,
+                "{}: {} of {} rows differ: {:?}",
+                case.name,
+                rows.len(),
+                case.rows,
+                &rows[..rows.len().min(3)]
+            );
         } else {
             agreed += 1;
         }
@@ -290,7 +314,8 @@ fn classes_are_known_for_every_classifier() {
         for (index, expected) in case.outputs.iter().enumerate().filter(|(_, expected)| expected.tolerance.is_none()) {
             let scratch = evaluate(&plan, case);
             let classes = plan.outputs()[index].classes.as_ref();
-            let classes = classes.unwrap_or_else(|| panic!("{}: classes of {} are not known", case.name, expected.name));
+            let classes =
+                classes.unwrap_or_else(|| panic!("{}: classes of {} are not known", case.name, expected.name));
             match (&**classes, plan.output(&scratch, index).data()) {
                 (serin_runtime::onnx::Labels::Ints(classes), Data::I64(labels)) => {
                     assert!(labels.iter().all(|label| classes.contains(label)), "{}", case.name);
@@ -360,7 +385,8 @@ fn no_truncation_or_flipped_bit_panics() {
                     });
                     if fits {
                         case.fill(&plan, &mut scratch, 0..2.min(case.rows));
-                        let _ = plan.run(&mut scratch, RunOptions { memory_bytes_max: 16 << 20, ..RunOptions::default() });
+                        let _ =
+                            plan.run(&mut scratch, RunOptions { memory_bytes_max: 16 << 20, ..RunOptions::default() });
                     }
                 }
                 copy[at] ^= 1 << bit;

@@ -1,5 +1,7 @@
 //! Each operator against ONNX Runtime, on small graphs with its odd corners. `operators/make.py` makes the cases.
 
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
+
 use std::fmt::Write as _;
 
 use base64::Engine as _;
@@ -15,7 +17,8 @@ fn bytes(value: &Value, key: &str) -> Vec<u8> {
 }
 
 fn tensor(value: &Value) -> Tensor {
-    let dims: Vec<usize> = value["shape"].as_array().unwrap().iter().map(|dim| dim.as_u64().unwrap() as usize).collect();
+    let dims: Vec<usize> =
+        value["shape"].as_array().unwrap().iter().map(|dim| dim.as_u64().unwrap() as usize).collect();
     fn numbers<const N: usize, T>(raw: &[u8], read: fn([u8; N]) -> T) -> Vec<T> {
         raw.as_chunks::<N>().0.iter().map(|chunk| read(*chunk)).collect()
     }
@@ -88,7 +91,13 @@ fn every_operator_answers_as_onnx_runtime_in_its_odd_corners() {
                     && dims.iter().zip(got.dims()).all(|(dim, got)| dim.is_none_or(|dim| dim == *got))
             });
             if !fits || port.dtype != got.dtype() {
-                let _ = write!(wrong, "\n  output {index} is {:?}, was said to be {} {:?}", got.shape(), port.dtype, port.dims);
+                let _ = write!(
+                    wrong,
+                    "\n  output {index} is {:?}, was said to be {} {:?}",
+                    got.shape(),
+                    port.dtype,
+                    port.dims
+                );
             }
         }
         match wrong.is_empty() {

@@ -1,9 +1,7 @@
 //! The verdicts of the gates, and whether the rollout has to go back.
 
 use serin_api::resources::gates::GateMode;
-use serin_api::resources::rollout::{
-    ArmCounts, CellEvidence, EpochRecord, Frozen, GateStatus, MissingReason, Verdict,
-};
+use serin_api::resources::rollout::{ArmCounts, CellEvidence, EpochRecord, Frozen, GateStatus, MissingReason, Verdict};
 use serin_api::units::{Millis, Span};
 
 use super::eprocess::{self, Direction, e_value, ln_mean_exp, ln_split_e};
@@ -294,9 +292,8 @@ impl<'a> Copy<'a> {
 
     fn latency(&self) -> Measure {
         let thresholds = self.scene.frozen.map_or(&[][..], |f| &f.latency);
-        let ln: Vec<f64> = (0..thresholds.len())
-            .map(|q| self.ln_e(|arm| at(&arm.over, q), 1.0, Direction::TooMany))
-            .collect();
+        let ln: Vec<f64> =
+            (0..thresholds.len()).map(|q| self.ln_e(|arm| at(&arm.over, q), 1.0, Direction::TooMany)).collect();
         let Some((q, threshold)) = largest(&ln).and_then(|q| Some((q, thresholds.get(q)?))) else {
             return unreferenced("no latency of the active version was frozen");
         };
@@ -320,7 +317,8 @@ impl<'a> Copy<'a> {
         let ratio = self.scene.gates.spec.distribution.ratio;
         let bins = crate::evidence::bin_count(frozen);
         // Predictions without a number are one more bin: a null rate that rises is a distribution that changed.
-        let event = |bin: usize| move |arm: &ArmCounts| if bin < bins { at(&arm.bins, bin) } else { arm.null_predictions };
+        let event =
+            |bin: usize| move |arm: &ArmCounts| if bin < bins { at(&arm.bins, bin) } else { arm.null_predictions };
         let total = |arm: &ArmCounts| arm.bins.iter().sum::<u64>() + arm.null_predictions;
         // That a candidate makes too few predictions of a kind is held against it only once it makes predictions: one that is
         // sent nothing is not a bad one. A lower e-value is always valid.

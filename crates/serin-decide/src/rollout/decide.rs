@@ -15,9 +15,7 @@
 
 use serin_api::conditions::{self, ConditionStatus};
 use serin_api::resources::gates::{DeadlinePolicy, MissingPolicy};
-use serin_api::resources::rollout::{
-    EpochRecord, ModelRolloutStatus, Promote, RolloutPhase, Verdict, VoidedVerbs,
-};
+use serin_api::resources::rollout::{EpochRecord, ModelRolloutStatus, Promote, RolloutPhase, Verdict, VoidedVerbs};
 use serin_api::units::{Millis, Span, Weight};
 
 use super::plan::PlanStep;
@@ -269,7 +267,8 @@ impl<'a> Engine<'a> {
                             return self.go_back(Reason::DeadlineExceeded, message, None);
                         }
                         DeadlinePolicy::Promote => {
-                            let message = format!("went on without references after {}: {why}", plan.reference_deadline());
+                            let message =
+                                format!("went on without references after {}: {why}", plan.reference_deadline());
                             return self.enter(0, Reason::DeadlinePromoted, message, judgement);
                         }
                     }
@@ -487,7 +486,8 @@ impl<'a> Engine<'a> {
         if self.next.phase != RolloutPhase::Held {
             self.next.paused_from = Some(self.stage_phase());
             self.next.phase = RolloutPhase::Held;
-            let message = format!("held at {}: the deadline passed without a pass; it waits for {waiting}", self.next.weight);
+            let message =
+                format!("held at {}: the deadline passed without a pass; it waits for {waiting}", self.next.weight);
             self.decide(Reason::DeadlineHeld, message);
         }
         self.wait(Reason::DeadlineHeld, waiting, self.now.plus(RECHECK))

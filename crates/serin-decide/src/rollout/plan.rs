@@ -103,7 +103,9 @@ pub enum PlanError {
         min_time: Span,
     },
     /// Something after the switch.
-    #[error("plan.steps[{index}] follows a blueGreen step, which has to be the last; remove it, or move it before the switch")]
+    #[error(
+        "plan.steps[{index}] follows a blueGreen step, which has to be the last; remove it, or move it before the switch"
+    )]
     StepAfterBlueGreen {
         /// The step that follows.
         index: usize,
@@ -146,7 +148,9 @@ pub enum PlanError {
         got: f64,
     },
     /// No quantiles, or too many.
-    #[error("plan.gates.latency.quantiles has {0} entries, want 1 to 10; to leave latency out, set its mode to Disabled")]
+    #[error(
+        "plan.gates.latency.quantiles has {0} entries, want 1 to 10; to leave latency out, set its mode to Disabled"
+    )]
     Quantiles(usize),
     /// A number of bins that compares nothing, or costs too much.
     #[error("plan.gates.distribution.bins is {0}, want 2 to 50")]

@@ -149,7 +149,9 @@ fn summed(totals: &Totals) -> Vec<SourceEvidence> {
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum ReplayError {
     /// The spec is another rollout's.
-    #[error("the record was made with plan {recorded}, the spec has plan {given}; replay it with the rollout that it belongs to")]
+    #[error(
+        "the record was made with plan {recorded}, the spec has plan {given}; replay it with the rollout that it belongs to"
+    )]
     OtherPlan {
         /// The record's plan.
         recorded: String,
@@ -160,7 +162,9 @@ pub enum ReplayError {
     #[error(transparent)]
     Plan(#[from] PlanError),
     /// The engine decides nothing on these inputs.
-    #[error("from the recorded inputs nothing is decided now; the record was changed, or made by another version of the engine")]
+    #[error(
+        "from the recorded inputs nothing is decided now; the record was changed, or made by another version of the engine"
+    )]
     NothingDecided,
 }
 

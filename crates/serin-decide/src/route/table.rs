@@ -3,9 +3,7 @@
 use serin_api::resources::endpoint::{ModelEndpointSpec, VersionRef};
 use serin_api::resources::rollout::{Bucketing, BucketingVersion, Frozen};
 use serin_api::units::Weight;
-use serin_api::wire::routes::{
-    Arm, EndpointRoute, PredictionBins, Replica, Role, RouteLimits, RouteRule, strata,
-};
+use serin_api::wire::routes::{Arm, EndpointRoute, PredictionBins, Replica, Role, RouteLimits, RouteRule, strata};
 
 /// A version and its replicas that may receive requests now.
 #[derive(Clone, Copy, Debug)]

@@ -116,9 +116,7 @@ fn above_probabilities(model: &LatencyModel, thresholds_ms: &[f64]) -> Vec<f64> 
     let log_normal = |ms: f64| {
         if ms <= 0.0 { 1.0 } else { normal_cdf(-(ms / model.median_ms).ln() / model.sigma) }
     };
-    let above = |ms: f64| {
-        (1.0 - model.slow_share) * log_normal(ms) + model.slow_share * log_normal(ms - model.slow_ms)
-    };
+    let above = |ms: f64| (1.0 - model.slow_share) * log_normal(ms) + model.slow_share * log_normal(ms - model.slow_ms);
     let tail: Vec<f64> =
         std::iter::once(1.0).chain(thresholds_ms.iter().map(|t| above(*t))).chain(std::iter::once(0.0)).collect();
     tail.windows(2).map(|pair| (pair[0] - pair[1]).max(0.0)).collect()
@@ -139,10 +137,8 @@ pub(super) fn bin_probabilities(model: &ScoreModel, frozen: &Frozen) -> Vec<(Opt
         let stuck = f64::from(u8::from(model.stuck_at < edge));
         (1.0 - model.stuck_share) * smooth + model.stuck_share * stuck
     };
-    let cumulative: Vec<f64> = std::iter::once(0.0)
-        .chain(frozen.score_edges.iter().map(|e| below(*e)))
-        .chain(std::iter::once(1.0))
-        .collect();
+    let cumulative: Vec<f64> =
+        std::iter::once(0.0).chain(frozen.score_edges.iter().map(|e| below(*e))).chain(std::iter::once(1.0)).collect();
     let numbers = 1.0 - model.null_share;
     let mut bins: Vec<(Option<u8>, f64)> = cumulative
         .windows(2)

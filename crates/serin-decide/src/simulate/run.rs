@@ -432,7 +432,9 @@ impl<'a> Simulation<'a> {
             let cell = &mut self.cells[batch.cell];
             let mut sentinel = self.sentinels[usize::from(cell.bake)].as_mut().filter(|_| !cell.void);
             let arms = [&mut cell.evidence.control, &mut cell.evidence.candidate];
-            for ((arm, [right, wrong]), side) in arms.into_iter().zip(batch.counts).zip([Side::Control, Side::Candidate]) {
+            for ((arm, [right, wrong]), side) in
+                arms.into_iter().zip(batch.counts).zip([Side::Control, Side::Candidate])
+            {
                 arm.labels += u64::from(right + wrong);
                 arm.wrong += u64::from(wrong);
                 if let Some(sentinel) = &mut sentinel {

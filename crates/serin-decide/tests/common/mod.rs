@@ -1,13 +1,13 @@
 //! A controller in miniature: it does with decisions what the real one does, on a clock that tests move.
 #![allow(dead_code)] // Each test file uses a part of it.
 
+use serin_api::resources::endpoint::VersionRef;
 use serin_api::resources::gates::{
     Bake, BlueGreenStep, CanaryStep, DeadlinePolicy, GateMode, PauseStep, RolloutPlan, Step,
 };
 use serin_api::resources::rollout::{
     ArmCounts, Bucketing, BucketingVersion, CellEvidence, ModelRolloutSpec, ModelRolloutStatus, Promote, SourceEvidence,
 };
-use serin_api::resources::endpoint::VersionRef;
 use serin_api::units::{Millis, Span, Weight};
 use serin_decide::analysis::freeze::ReferenceSample;
 use serin_decide::rollout::{Decision, Input, Observed, Plan, Readiness, decide};

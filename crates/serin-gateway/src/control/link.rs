@@ -6,14 +6,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use http::{HeaderValue, Method, StatusCode, header};
 use tokio::time::Instant;
 
+use crate::h1::fields::Fields;
 use crate::upstream::conn::{Conn, Deadline};
 use crate::upstream::exchange::{FailureKind, Received, ReceivedBody};
 use crate::upstream::replica::{Load, Replica};
 use crate::upstream::request::{Outgoing, RequestBody};
-use crate::upstream::response::BodyDecoder;
+use crate::h1::framing::BodyDecoder;
 
 /// Time for a connection to control.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -78,14 +79,14 @@ impl Link {
             Some(conn) => conn,
             None => self.connect().await?,
         };
-        let mut headers = HeaderMap::new();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let mut fields = Fields::with_capacity(1);
+        fields.push(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         let mut pieces = RequestBody::default();
         pieces.push(body);
         let outgoing = Outgoing {
             method,
             path,
-            headers: &headers,
+            fields: &fields,
             authority: None,
             request_id: b"-",
             peer: "gateway",
@@ -93,7 +94,7 @@ impl Link {
         };
         let now = Instant::now();
         let deadline = Deadline { base: self.base, at: now + ANSWER_TIMEOUT };
-        let received = conn.exchange(&outgoing, whole_max, now, deadline).await.map_err(|failure| failure.kind)?;
+        let received = conn.exchange(&outgoing, whole_max, now, deadline, || {}).await.map_err(|failure| failure.kind)?;
         Ok((conn, received))
     }
 

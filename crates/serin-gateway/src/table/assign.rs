@@ -1,9 +1,11 @@
 //! Which arm a request is assigned to: rules first, then the unit's bucket, else chance.
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue};
 use serin_api::units::Weight;
 use serin_api::wire::routes::{RouteRule, strata};
 use serin_decide::route::random_bucket;
+
+use crate::h1::fields::Fields;
 
 use super::{Endpoint, RouteError, header_name, header_value};
 
@@ -68,21 +70,21 @@ impl Rule {
     }
 
     /// All of its headers are there with their values; a header that came several times has all of its values.
-    fn matches(&self, headers: &HeaderMap) -> bool {
-        self.headers.iter().all(|(name, value)| headers.get_all(name).iter().any(|got| got == value))
+    fn matches(&self, fields: &Fields) -> bool {
+        self.headers.iter().all(|(name, value)| fields.get_all(name).any(|got| got == value))
     }
 }
 
 impl Endpoint {
     /// Assigns a request by its headers. `random` is asked for a uniform number where chance decides.
     #[must_use]
-    pub fn assign(&self, headers: &HeaderMap, random: impl FnOnce() -> u64) -> Assignment {
-        if let Some(rule) = self.rules.iter().find(|rule| rule.matches(headers)) {
+    pub fn assign(&self, fields: &Fields, random: impl FnOnce() -> u64) -> Assignment {
+        if let Some(rule) = self.rules.iter().find(|rule| rule.matches(fields)) {
             let share = self.shares[usize::from(rule.stratum)];
             return Assignment { stratum: rule.stratum, arm: share.arm(|| random_bucket(random())), bucket: None };
         }
         let share = self.shares[usize::from(strata::DEFAULT)];
-        match self.unit(headers) {
+        match self.unit(fields) {
             Some(unit) => {
                 let bucket = self.bucketer.bucket(unit);
                 Assignment { stratum: strata::DEFAULT, arm: share.arm(|| bucket), bucket: Some(bucket) }
@@ -93,8 +95,8 @@ impl Endpoint {
 
     /// Assigns a request that is no inference, such as a question for metadata: to active, unless a rule says otherwise.
     #[must_use]
-    pub fn assign_by_rule(&self, headers: &HeaderMap) -> Assignment {
-        let stratum = self.rules.iter().find(|rule| rule.matches(headers)).map_or(strata::DEFAULT, |rule| rule.stratum);
+    pub fn assign_by_rule(&self, fields: &Fields) -> Assignment {
+        let stratum = self.rules.iter().find(|rule| rule.matches(fields)).map_or(strata::DEFAULT, |rule| rule.stratum);
         let arm = match self.shares[usize::from(stratum)] {
             Share::Always if stratum != strata::DEFAULT => 1,
             _ => 0,
@@ -105,13 +107,13 @@ impl Endpoint {
     /// Hash under which the request's unit counts, or `None` where the endpoint has no unit key. Requests of an endpoint
     /// with a unit key that bring none count as a unit each, for which `random` is asked.
     #[must_use]
-    pub fn failing_unit(&self, headers: &HeaderMap, random: impl FnOnce() -> u64) -> Option<u64> {
+    pub fn failing_unit(&self, fields: &Fields, random: impl FnOnce() -> u64) -> Option<u64> {
         self.unit_header.as_ref()?;
-        Some(self.unit(headers).map_or_else(random, |unit| self.bucketer.unit_hash(unit)))
+        Some(self.unit(fields).map_or_else(random, |unit| self.bucketer.unit_hash(unit)))
     }
 
-    fn unit<'h>(&self, headers: &'h HeaderMap) -> Option<&'h [u8]> {
-        let value = headers.get(self.unit_header.as_ref()?)?.as_bytes();
+    fn unit<'h>(&self, fields: &'h Fields) -> Option<&'h [u8]> {
+        let value = fields.get(self.unit_header.as_ref()?)?.as_bytes();
         (!value.is_empty()).then_some(value)
     }
 }

@@ -13,7 +13,7 @@ use tokio::time::{Duration, Instant, Sleep};
 
 use super::exchange::FailureKind;
 use super::replica::{Load, Replica};
-use super::response::{BodyDecoder, ResponseError};
+use crate::h1::framing::{BodyDecoder, FramingError};
 
 /// How often a request that takes long looks whether its replica has left the table and its time to drain is over.
 const CUT_TICK: Duration = Duration::from_secs(1);
@@ -170,7 +170,7 @@ impl Conn {
     ///
     /// # Errors
     /// Those of [`BodyDecoder::take`].
-    pub fn take_body(&mut self, decoder: &mut BodyDecoder) -> Result<Option<Bytes>, ResponseError> {
+    pub fn take_body(&mut self, decoder: &mut BodyDecoder) -> Result<Option<Bytes>, FramingError> {
         decoder.take(&mut self.io.buffer)
     }
 

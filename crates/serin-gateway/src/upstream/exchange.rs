@@ -13,7 +13,8 @@ use tokio::time::Instant;
 
 use super::conn::{Conn, Deadline, Io};
 use super::request::Outgoing;
-use super::response::{BodyDecoder, Framing, Head, ResponseError, take_head};
+use crate::h1::framing::{BodyDecoder, Framing, FramingError};
+use crate::h1::response::{Head, ResponseError, take_head};
 
 /// Room for one read of a head and a small body.
 const READ_ROOM: usize = 8 << 10;
@@ -66,7 +67,10 @@ pub enum FailureKind {
     Closed,
     /// Not HTTP.
     #[error(transparent)]
-    Response(#[from] ResponseError),
+    Head(#[from] ResponseError),
+    /// A head as it should be, but no body.
+    #[error("the answer's body is broken: {0}")]
+    Body(#[from] FramingError),
     /// Time is up.
     #[error("no complete answer within the time limit")]
     Timeout,
@@ -80,9 +84,8 @@ impl FailureKind {
     #[must_use]
     pub fn class(&self) -> OutcomeClass {
         match self {
-            FailureKind::Connect(_) | FailureKind::Io(_) | FailureKind::Closed | FailureKind::Response(_) => {
-                OutcomeClass::Transport
-            }
+            FailureKind::Connect(_) | FailureKind::Io(_) | FailureKind::Closed => OutcomeClass::Transport,
+            FailureKind::Head(_) | FailureKind::Body(_) => OutcomeClass::Transport,
             FailureKind::Timeout => OutcomeClass::Timeout,
             FailureKind::Cut => OutcomeClass::Cancelled,
         }
@@ -90,7 +93,7 @@ impl FailureKind {
 }
 
 impl Conn {
-    /// Sends a request and reads the answer: all of it if it is at most `whole_max` bytes long, else its head.
+    /// Sends a request, calls `on_sent`, and reads the answer: all of it if it is at most `whole_max` bytes long, else its head.
     ///
     /// The connection may be used again if the answer is whole, its head says `keep_alive`, and nothing is left in the buffer
     /// ([`Conn::is_reusable`]).
@@ -103,13 +106,14 @@ impl Conn {
         whole_max: u64,
         now: Instant,
         deadline: Deadline,
+        on_sent: impl FnOnce(),
     ) -> Result<Received, Failure> {
         let Conn { load, io, timer, .. } = self;
         timer.arm(now, deadline);
         let replica = load.replica();
         let mut answered = false;
         let result = {
-            let mut work = pin!(io.exchange(request, replica.host(), whole_max, &mut answered));
+            let mut work = pin!(io.exchange(request, replica.host(), whole_max, &mut answered, on_sent));
             poll_fn(|cx| match work.as_mut().poll(cx) {
                 Poll::Ready(result) => Poll::Ready(result),
                 Poll::Pending => timer.poll(cx, deadline, replica).map(Err),
@@ -133,8 +137,10 @@ impl Io {
         host: &str,
         whole_max: u64,
         answered: &mut bool,
+        on_sent: impl FnOnce(),
     ) -> Result<Received, FailureKind> {
         let sent = self.send(request, host).await;
+        on_sent();
         // A replica that refuses a body may answer and close before it has read all of it: the answer counts.
         let mut head = match (self.read_head(request.method, answered).await, sent) {
             (Ok(head), Ok(())) => head,

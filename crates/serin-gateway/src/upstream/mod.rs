@@ -4,4 +4,3 @@ pub mod conn;
 pub mod exchange;
 pub mod replica;
 pub mod request;
-pub mod response;

@@ -1,9 +1,9 @@
 //! Writing HTTP/1.1 requests to replicas.
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, Method, header};
+use http::{HeaderName, Method, header};
 
-use super::response::is_hop_by_hop;
+use crate::h1::fields::{Fields, is_hop_by_hop, is_named_by};
 
 /// Header that names a request.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -55,8 +55,8 @@ pub struct Outgoing<'a> {
     /// Path and query.
     pub path: &'a str,
     /// The caller's headers; what concerns one hop is left out when they are written.
-    pub headers: &'a HeaderMap,
-    /// Host that the caller named, where it did not do so in a header.
+    pub fields: &'a Fields,
+    /// Host that the request's target names; it goes before the header's.
     pub authority: Option<&'a str>,
     /// The request's id: the caller's, or the gateway's.
     pub request_id: &'a [u8],
@@ -73,19 +73,15 @@ impl Outgoing<'_> {
         out.push(b' ');
         out.extend_from_slice(self.path.as_bytes());
         out.extend_from_slice(b" HTTP/1.1\r\nhost: ");
-        match (self.headers.get(header::HOST), self.authority) {
-            (Some(host), _) => out.extend_from_slice(host.as_bytes()),
-            (None, Some(authority)) => out.extend_from_slice(authority.as_bytes()),
+        match (self.authority, self.fields.get(&header::HOST)) {
+            (Some(authority), _) => out.extend_from_slice(authority.as_bytes()),
+            (None, Some(host)) => out.extend_from_slice(host.as_bytes()),
             (None, None) => out.extend_from_slice(host.as_bytes()),
         }
         out.extend_from_slice(b"\r\n");
-        let named_by_connection = self.headers.get_all(header::CONNECTION);
-        let has_connection = self.headers.contains_key(header::CONNECTION);
-        for (name, value) in self.headers {
-            if is_written_apart(name) || is_hop_by_hop(name) {
-                continue;
-            }
-            if has_connection && named_by_connection.iter().any(|tokens| names(tokens.as_bytes(), name)) {
+        let has_connection = self.fields.contains(&header::CONNECTION);
+        for (name, value) in self.fields.iter() {
+            if is_written_apart(name) || is_hop_by_hop(name) || (has_connection && self.is_named_by_connection(name)) {
                 continue;
             }
             push_field(out, name.as_str(), value.as_bytes());
@@ -93,15 +89,21 @@ impl Outgoing<'_> {
         push_field(out, REQUEST_ID.as_str(), self.request_id);
         self.write_forwarded_for(out);
         if !self.body.is_empty() || has_body(self.method) {
-            push_field(out, "content-length", self.body.len().to_string().as_bytes());
+            out.extend_from_slice(b"content-length: ");
+            push_number(out, self.body.len() as u64);
+            out.extend_from_slice(b"\r\n");
         }
         out.extend_from_slice(b"\r\n");
+    }
+
+    fn is_named_by_connection(&self, name: &HeaderName) -> bool {
+        self.fields.get_all(&header::CONNECTION).any(|tokens| is_named_by(tokens.as_bytes(), name))
     }
 
     fn write_forwarded_for(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(FORWARDED_FOR.as_str().as_bytes());
         out.extend_from_slice(b": ");
-        for before in self.headers.get_all(FORWARDED_FOR) {
+        for before in self.fields.get_all(&FORWARDED_FOR) {
             out.extend_from_slice(before.as_bytes());
             out.extend_from_slice(b", ");
         }
@@ -110,11 +112,27 @@ impl Outgoing<'_> {
     }
 }
 
-fn push_field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
+/// Appends a header line.
+pub fn push_field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
     out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(b": ");
     out.extend_from_slice(value);
     out.extend_from_slice(b"\r\n");
+}
+
+/// Appends a number in decimal digits.
+pub fn push_number(out: &mut Vec<u8>, mut number: u64) {
+    let mut digits = [0; 20];
+    let mut at = digits.len();
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (number % 10) as u8;
+        number /= 10;
+        if number == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(&digits[at..]);
 }
 
 /// Headers that [`Outgoing::write_head`] writes itself, and `Expect`, which the gateway has answered.
@@ -127,27 +145,22 @@ fn has_body(method: &Method) -> bool {
     matches!(*method, Method::POST | Method::PUT | Method::PATCH)
 }
 
-/// Whether a `Connection` header names this header as one that concerns one hop.
-fn names(tokens: &[u8], name: &HeaderName) -> bool {
-    tokens.split(|b| *b == b',').any(|token| token.trim_ascii().eq_ignore_ascii_case(name.as_str().as_bytes()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use http::HeaderValue;
 
     fn written(method: Method, fields: &[(&'static str, &'static str)], body: &'static [u8]) -> String {
-        let mut headers = HeaderMap::new();
+        let mut list = Fields::default();
         for (name, value) in fields {
-            headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
+            list.push(HeaderName::from_static(name), HeaderValue::from_static(value));
         }
         let mut pieces = RequestBody::default();
         pieces.push(Bytes::from_static(body));
         let request = Outgoing {
             method: &method,
             path: "/v2/models/m/infer?a=b",
-            headers: &headers,
+            fields: &list,
             authority: None,
             request_id: b"id-1",
             peer: "10.0.0.1",
@@ -179,6 +192,15 @@ mod tests {
         let want = "POST /v2/models/m/infer?a=b HTTP/1.1\r\nhost: models.example\r\ncontent-type: application/json\r\n\
                     x-unit: user-7\r\nx-request-id: id-1\r\nx-forwarded-for: 1.2.3.4, 10.0.0.1\r\ncontent-length: 2\r\n\r\n";
         assert_eq!(head, want);
+    }
+
+    #[test]
+    fn numbers_are_written_in_digits() {
+        for number in [0, 7, 10, 12_345, u64::MAX] {
+            let mut out = Vec::new();
+            push_number(&mut out, number);
+            assert_eq!(String::from_utf8(out).unwrap(), number.to_string());
+        }
     }
 
     #[test]

@@ -26,6 +26,7 @@ fn requests_that_two_parties_could_read_differently_are_refused() {
         ("chunked not last", "transfer-encoding: chunked, gzip\r\n", chunked, 400),
         ("a null in a header", "content-length: 2\r\nx-a: \0\r\n", "{}", 400),
         ("a chunk size that is no number", "transfer-encoding: chunked\r\n", "zz\r\n{}\r\n0\r\n\r\n", 400),
+        ("an empty coding", "transfer-encoding:\r\n", "{}", 400),
         ("a chunk longer than it says", "transfer-encoding: chunked\r\n", "1\r\n{}\r\n0\r\n\r\n", 400),
         ("a chunk size beyond all", "transfer-encoding: chunked\r\n", "fffffffffffffffff\r\n{}", 400),
         ("no length", "", "", 411),
@@ -34,6 +35,8 @@ fn requests_that_two_parties_could_read_differently_are_refused() {
         ("chunked with an extension", "transfer-encoding: chunked\r\n", "2;a=b\r\n{}\r\n0\r\n\r\n", 200),
         ("chunked with a trailer", "transfer-encoding: chunked\r\n", "2\r\n{}\r\n0\r\nx: y\r\n\r\n", 200),
         ("an empty body", "content-length: 0\r\n", "", 200),
+        ("two hosts", "host: b\r\ncontent-length: 2\r\n", "{}", 400),
+        ("a bare LF in chunks", "transfer-encoding: chunked\r\n", "2\n{}\r\n0\r\n\r\n", 400),
     ];
     for (why, head, body, status) in rows {
         let before = upstream.seen().len();

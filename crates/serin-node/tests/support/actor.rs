@@ -1,7 +1,7 @@
 //! Plays `serin` in the supervisor's tests: `up`, `down`, `control`, `gateway`, `run-replica`, and a command that serves HTTP.
 //!
-//! Files under `HOME/test` steer it: `set.json` is the process set that control hands out, `status.json` is what it was last told,
-//! `control-fails` makes it exit at once, `code` is the status that commands answer their probes with.
+//! Files under `HOME/test` steer it: `set.json` is the process set that control hands out, `status.json` is what it was last told
+//! (`statuses`: all of it), `control-fails` makes it exit at once, `code` is the status that commands answer their probes with.
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
 
 use std::fs;
@@ -101,6 +101,8 @@ fn answer(requests: &mut impl BufRead, mut answers: impl Write, test: &Path) -> 
         let mut body = vec![0; length];
         requests.read_exact(&mut body).ok()?;
         replace(&test.join("status.json"), &body);
+        body.push(b'\n');
+        fs::File::options().append(true).create(true).open(test.join("statuses")).unwrap().write_all(&body).unwrap();
         answers.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").ok()?;
     }
 }

@@ -1,7 +1,7 @@
 //! Which outputs hold the label and the score, and what they say.
 
 use super::LoadError;
-use crate::onnx::{Data, DType, EvalError, Fault, Labels, OutputPort, Plan, Scratch, Tensor};
+use crate::onnx::{DType, Data, EvalError, Fault, Labels, OutputPort, Plan, Scratch, Tensor};
 use crate::prediction::Prediction;
 
 /// Where a model's prediction is, found once when it is loaded.

@@ -134,8 +134,11 @@ impl Model {
             };
             out.clear();
             let start = Instant::now();
-            self.infer_with(body, &mut session, &mut out, options)
-                .map_err(|error| WarmUpError::Infer { request, error, hint })?;
+            self.infer_with(body, &mut session, &mut out, options).map_err(|error| WarmUpError::Infer {
+                request,
+                error,
+                hint,
+            })?;
             times.push(start.elapsed());
             self.check_outputs(&session, request, hint)?;
             if started.elapsed() > warm_up.timeout && request < requests {
@@ -166,9 +169,11 @@ impl Model {
                     let found = values.iter().enumerate().find(|(_, value)| !value.is_finite());
                     found.map(|(index, value)| (index, f64::from(*value)))
                 }
-                Data::F64(values) => {
-                    values.iter().enumerate().find(|(_, value)| !value.is_finite()).map(|(index, value)| (index, *value))
-                }
+                Data::F64(values) => values
+                    .iter()
+                    .enumerate()
+                    .find(|(_, value)| !value.is_finite())
+                    .map(|(index, value)| (index, *value)),
                 _ => None,
             };
             if let Some((index, value)) = bad {
@@ -202,9 +207,11 @@ impl Model {
                 }
                 let step = (index as u32).wrapping_mul(37).wrapping_add(seed.wrapping_mul(61)) % 64;
                 match port.dtype {
-                    DType::F32 | DType::F64 => out.extend_from_slice((f64::from(step + 1) / 64.0).to_string().as_bytes()),
+                    DType::F32 | DType::F64 => {
+                        out.extend_from_slice((f64::from(step + 1) / 64.0).to_string().as_bytes())
+                    }
                     DType::I64 | DType::I32 => out.extend_from_slice((step % 2).to_string().as_bytes()),
-                    DType::Bool => out.extend_from_slice(if step % 2 == 0 { b"true" } else { b"false" }),
+                    DType::Bool => out.extend_from_slice(if step.is_multiple_of(2) { b"true" } else { b"false" }),
                     DType::Str => out.extend_from_slice(b"\"\""),
                 }
             }

@@ -475,8 +475,22 @@ mod tests {
     #[test]
     fn numbers_are_read_to_the_last_bit() {
         for text in [
-            "0", "-0", "1", "-1.5", "0.1", "123456789012345678", "9007199254740993", "1e22", "1e23", "1e-22", "4.9e-324",
-            "1.7976931348623157e308", "0.000001234567890123456789", "12345678901234567890123", "8.5e-5", "2.5e-320",
+            "0",
+            "-0",
+            "1",
+            "-1.5",
+            "0.1",
+            "123456789012345678",
+            "9007199254740993",
+            "1e22",
+            "1e23",
+            "1e-22",
+            "4.9e-324",
+            "1.7976931348623157e308",
+            "0.000001234567890123456789",
+            "12345678901234567890123",
+            "8.5e-5",
+            "2.5e-320",
         ] {
             assert_eq!(double(text).unwrap().to_bits(), text.parse::<f64>().unwrap().to_bits(), "{text}");
         }
@@ -537,7 +551,10 @@ mod tests {
         match (ours, theirs) {
             (Ok(ours), Ok(theirs)) => {
                 let close = |a: &serde_json::Value, b: &serde_json::Value| a == b;
-                prop_assert!(close(&ours, &floats(theirs.clone())) || theirs.to_string().contains(['e', '.']), "{ours} and {theirs}");
+                prop_assert!(
+                    close(&ours, &floats(theirs.clone())) || theirs.to_string().contains(['e', '.']),
+                    "{ours} and {theirs}"
+                );
             }
             (Err(_), Err(_)) => {}
             (ours, theirs) => prop_assert!(false, "{:?}: {ours:?} and {theirs:?}", String::from_utf8_lossy(body)),

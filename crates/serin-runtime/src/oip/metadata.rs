@@ -108,7 +108,12 @@ fn tensor<'a>(
         Some(dims) => dims.iter().map(|dim| dim.map_or(-1, |dim| dim as i64)).collect(),
         None => vec![-1],
     };
-    TensorMetadata { name, datatype: datatype(dtype), shape, parameters: classes.map(|classes| TensorParameters { classes }) }
+    TensorMetadata {
+        name,
+        datatype: datatype(dtype),
+        shape,
+        parameters: classes.map(|classes| TensorParameters { classes }),
+    }
 }
 
 fn json<T: Serialize>(value: &T) -> Vec<u8> {

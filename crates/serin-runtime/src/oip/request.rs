@@ -173,9 +173,7 @@ pub fn read_request(
     reader.object("a JSON object with `inputs`", |reader, key| match key {
         "inputs" => {
             once(&mut seen.0, "`inputs`")?;
-            reader.list("a list of inputs", |reader, index| {
-                read_input(reader, index, ports, tensors, budget, request)
-            })
+            reader.list("a list of inputs", |reader, index| read_input(reader, index, ports, tensors, budget, request))
         }
         "outputs" => {
             once(&mut seen.1, "`outputs`")?;
@@ -241,7 +239,8 @@ fn read_output(
     let place = || format!("outputs[{index}]");
     reader.object("an output object", |reader, key| match key {
         "name" => {
-            let name = reader.string("a text").map_err(|fault| RequestError::Field { place: place() + ".name", fault })?;
+            let name =
+                reader.string("a text").map_err(|fault| RequestError::Field { place: place() + ".name", fault })?;
             let position = outputs.iter().position(|port| port.name == *name);
             output = Some(position.ok_or_else(|| RequestError::UnknownOutput {
                 name: shown(&name),
@@ -297,9 +296,8 @@ fn read_input(
                 name: shown(&name),
                 wanted: names(ports.iter().map(|port| &port.name)),
             })?;
-            once(&mut request.given[position], "an input's `name`").map_err(|_| RequestError::Twice {
-                place: format!("input {}", shown(&name)),
-            })?;
+            once(&mut request.given[position], "an input's `name`")
+                .map_err(|_| RequestError::Twice { place: format!("input {}", shown(&name)) })?;
             input.port = Some(position);
             Ok(())
         }
@@ -591,7 +589,9 @@ impl DataReader<'_, '_, '_> {
 
     fn wrong_value<C: Column>(&self, column: &C, error: JsonError) -> RequestError {
         let got = match error {
-            JsonError::Unexpected { got: Got::Number, wanted: "a whole number", .. } => "a number with a fraction".to_owned(),
+            JsonError::Unexpected { got: Got::Number, wanted: "a whole number", .. } => {
+                "a number with a fraction".to_owned()
+            }
             JsonError::Unexpected { got: Got::End | Got::Byte(_), .. } => return RequestError::Json(error),
             JsonError::Unexpected { got, .. } => got.to_string(),
             JsonError::Range { .. } => "a number out of range".to_owned(),
@@ -611,5 +611,101 @@ impl DataReader<'_, '_, '_> {
 
     fn wrong_nesting(&self) -> RequestError {
         RequestError::Nesting { name: shown(&self.port.name), shape: format!("{:?}", self.shape.dims()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::onnx::Data;
+    use proptest::prelude::*;
+
+    fn port(name: &str, dtype: DType, dims: &[Option<usize>]) -> InputPort {
+        InputPort { name: name.to_owned(), dtype, dims: Some(dims.to_vec()) }
+    }
+
+    fn read(body: &[u8], ports: &[InputPort]) -> Result<Vec<Tensor>, RequestError> {
+        let mut tensors = vec![Tensor::default(); ports.len()];
+        let mut budget = Budget::new(1 << 20);
+        read_request(body, ports, &[], &mut tensors, &mut budget, &mut Request::default())?;
+        Ok(tensors)
+    }
+
+    /// Data as nested lists of the given extents.
+    fn nested(values: &[String], dims: &[usize]) -> String {
+        let [extent, inner @ ..] = dims else { return values[0].clone() };
+        let size = values.len() / extent;
+        let parts: Vec<String> = values.chunks(size).map(|part| nested(part, inner)).collect();
+        format!("[{}]", parts.join(","))
+    }
+
+    fn body(dims: &[usize], datatype: &str, data: &str) -> String {
+        format!(r#"{{"inputs":[{{"name":"x","datatype":"{datatype}","shape":{dims:?},"data":{data}}}]}}"#)
+    }
+
+    proptest! {
+        #[test]
+        fn flat_and_nested_data_read_alike(
+            dims in proptest::collection::vec(1usize..4, 1..4),
+            seed in proptest::collection::vec(any::<f32>().prop_filter("finite", |value| value.is_finite()), 27),
+            dtype in proptest::sample::select(vec![DType::F32, DType::F64, DType::I64, DType::I32, DType::Bool, DType::Str]),
+        ) {
+            let count: usize = dims.iter().product();
+            let values: Vec<String> = seed[..count].iter().map(|value| match dtype {
+                DType::F32 | DType::F64 => format!("{value:?}"),
+                DType::I64 | DType::I32 => (*value as i32).to_string(),
+                DType::Bool => (*value > 0.0).to_string(),
+                DType::Str => format!("\"{value}\\n\""),
+            }).collect();
+            let ports = [port("x", dtype, &vec![None; dims.len()])];
+            let flat = read(body(&dims, datatype(dtype), &format!("[{}]", values.join(","))).as_bytes(), &ports);
+            let nested = read(body(&dims, datatype(dtype), &nested(&values, &dims)).as_bytes(), &ports);
+            prop_assert!(flat.is_ok(), "{flat:?}");
+            prop_assert_eq!(&flat, &nested);
+            if let (DType::F32, Ok(tensors)) = (dtype, &flat) {
+                prop_assert_eq!(tensors[0].data(), &Data::F32(seed[..count].to_vec()));
+            }
+        }
+
+        #[test]
+        fn a_damaged_request_never_panics(
+            at in 0usize..200, byte in any::<u8>(), cut in 0usize..200,
+        ) {
+            let ports = [port("x", DType::F32, &[None, Some(2)]), port("t", DType::Str, &[None, Some(1)])];
+            let sound = br#"{"id":"7","inputs":[{"name":"x","shape":[2,2],"datatype":"FP32","data":[[1,2],[3,4e-1]]},{"data":["a\u00e9","b"],"name":"t","shape":[2,1],"datatype":"BYTES"}],"outputs":[]}"#;
+            prop_assert!(read(sound, &ports).is_ok());
+            let mut damaged = sound.to_vec();
+            if let Some(place) = damaged.get_mut(at) {
+                *place = byte;
+            }
+            damaged.truncate(damaged.len().saturating_sub(cut));
+            let _ = read(&damaged, &ports);
+        }
+    }
+
+    #[test]
+    fn a_value_must_be_of_the_datatype() {
+        let rows = [
+            (DType::I64, "[1.5]", "data[0] is a number with a fraction, want a whole number (INT64)"),
+            (DType::I64, "[\"1\"]", "data[0] is a text, want a whole number (INT64)"),
+            (DType::I64, "[9223372036854775808]", "data[0] is a number out of range, want a whole number (INT64)"),
+            (DType::I32, "[2147483648]", "data[0] is a number out of range, want a whole number (INT32)"),
+            (DType::I32, "[null]", "data[0] is null, want a whole number (INT32)"),
+            (DType::Bool, "[1]", "data[0] is a number, want true or false (BOOL)"),
+            (DType::Str, "[1]", "data[0] is a number, want a text (BYTES)"),
+            (DType::Str, "[[\"a\"]]", "data[0] is a list, want a text (BYTES)"),
+            (DType::F64, "[{}]", "data[0] is an object, want a number (FP64)"),
+        ];
+        for (dtype, data, want) in rows {
+            let got = read(body(&[1], datatype(dtype), data).as_bytes(), &[port("x", dtype, &[None])]);
+            assert_eq!(got.unwrap_err().to_string(), format!("input `x`: {want}"));
+        }
+    }
+
+    #[test]
+    fn a_request_that_needs_too_much_memory_is_refused() {
+        let data = format!("[{}]", vec!["1"; 200_000].join(","));
+        let got = read(body(&[200_000], "FP64", &data).as_bytes(), &[port("x", DType::F64, &[None])]);
+        assert_eq!(got, Err(RequestError::TooLarge(Fault::OverBudget { limit_bytes: 1 << 20 })));
     }
 }

@@ -180,8 +180,7 @@ impl<'a> Compiler<'a> {
             used.extend(graph.nodes[node].inputs.iter().map(|name| (*name, ())));
         }
         for proto in graph.initializers.iter().filter(|tensor| used.contains_key(tensor.name)) {
-            let tensor =
-                proto.decode().map_err(|fault| ModelError::Tensor { tensor: shown(proto.name), fault })?;
+            let tensor = proto.decode().map_err(|fault| ModelError::Tensor { tensor: shown(proto.name), fault })?;
             let value = self.constant(tensor, None);
             self.define(proto.name, value);
         }
@@ -203,7 +202,10 @@ impl<'a> Compiler<'a> {
     }
 
     fn add_node(&mut self, proto: &NodeProto<'a>, opsets: &Opsets) -> Result<(), ModelError> {
-        let fail = |fault| ModelError::Node { node: proto.label(), operator: shown(proto.op_type), fault };
+        let fail = |fault| {
+            let fault = Box::new(fault);
+            ModelError::Node { node: proto.label(), operator: shown(proto.op_type), fault }
+        };
         let refs: Vec<Ref> =
             proto.inputs.iter().map(|name| self.values.get(name).map_or(Ref::Absent, |value| value.at)).collect();
         let args: Vec<Option<Arg<'_>>> = proto
@@ -235,11 +237,8 @@ impl<'a> Compiler<'a> {
                 let Some(source) = self.values.get(name) else {
                     return Err(fail(NodeFault::Arity { side: "input", got: proto.inputs.len(), wanted: "more" }));
                 };
-                let value = Value {
-                    at: source.at,
-                    ty: source.ty.clone(),
-                    classes: classes.or_else(|| source.classes.clone()),
-                };
+                let value =
+                    Value { at: source.at, ty: source.ty.clone(), classes: classes.or_else(|| source.classes.clone()) };
                 if let Some(&output) = proto.outputs.first() {
                     self.define(output, value);
                 }
@@ -254,9 +253,7 @@ impl<'a> Compiler<'a> {
             Lowered::Kernel(built) => self.add_step(proto, refs, built),
         }
         match proto.outputs.iter().find(|output| !output.is_empty() && !self.values.contains_key(*output)) {
-            Some(_) => {
-                Err(fail(NodeFault::Arity { side: "output", got: proto.outputs.len(), wanted: "fewer" }))
-            }
+            Some(_) => Err(fail(NodeFault::Arity { side: "output", got: proto.outputs.len(), wanted: "fewer" })),
             None => Ok(()),
         }
     }
@@ -327,4 +324,304 @@ fn port_type(side: &'static str, port: &ValueInfo<'_>) -> Result<PortType, Model
 fn unsupported_operator(proto: &NodeProto<'_>) -> ModelError {
     let domain = if proto.domain.is_empty() { "ai.onnx".to_owned() } else { shown(proto.domain) };
     ModelError::UnsupportedOperator { operator: shown(proto.op_type), domain, node: proto.label() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::error::{Fault, TensorFault};
+    use super::super::plan::RunOptions;
+    use super::super::tensor::{Data, Shape};
+    use super::super::testing::{FLOAT, INT64, ModelBuilder, NodeBuilder, STRING};
+    use super::*;
+
+    fn one_node(node: NodeBuilder) -> Vec<u8> {
+        ModelBuilder::new().input("x", FLOAT, &[-1, 2]).node(node).output("y").build()
+    }
+
+    fn tree(change: impl FnOnce(NodeBuilder) -> NodeBuilder) -> Vec<u8> {
+        let node = NodeBuilder::ml("TreeEnsembleRegressor", &["x"], &["y"])
+            .int("n_targets", 1)
+            .ints("nodes_treeids", &[0, 0, 0])
+            .ints("nodes_nodeids", &[0, 1, 2])
+            .ints("target_treeids", &[0, 0])
+            .ints("target_nodeids", &[1, 2])
+            .ints("target_ids", &[0, 0])
+            .floats("target_weights", &[1.0, 2.0]);
+        one_node(change(node))
+    }
+
+    #[test]
+    fn a_refused_model_is_told_what_is_wrong_with_it() {
+        let relu = || NodeBuilder::new("Relu", &["x"], &["y"]);
+        let rows: Vec<(Vec<u8>, &str)> = vec![
+            (vec![], "the file holds no ONNX graph; want a ModelProto with a graph (`.onnx`)"),
+            (
+                ModelBuilder::new().node(relu()).output("y").build(),
+                "node `y` reads value `x`, which no input, initializer or node defines",
+            ),
+            (ModelBuilder::new().input("x", FLOAT, &[2]).build(), "the graph declares no outputs"),
+            (
+                ModelBuilder::new().input("x", FLOAT, &[2]).node(relu()).node(relu()).output("y").build(),
+                "value `y` is defined twice",
+            ),
+            (
+                ModelBuilder::new()
+                    .input("x", FLOAT, &[2])
+                    .node(NodeBuilder::new("Add", &["x", "z"], &["y"]))
+                    .node(NodeBuilder::new("Add", &["x", "y"], &["z"]))
+                    .output("y")
+                    .build(),
+                "node `y` depends on its own output (a cycle)",
+            ),
+            (
+                ModelBuilder::new().ml_opset(9).input("x", FLOAT, &[2]).node(relu()).output("y").build(),
+                "the model imports opset 9 of domain \"ai.onnx.ml\"; this runtime knows 1 to 5; export it with a lower target opset, or serve it with a command runtime",
+            ),
+            (
+                ModelBuilder::new().input("x", 16, &[2]).node(relu()).output("y").build(),
+                "graph input `x` is of type tensor of element type 16; want a tensor of float, double, int64, int32, bool or string",
+            ),
+            (
+                one_node(NodeBuilder::new("Conv", &["x"], &["y"])),
+                "operator `Conv` (domain ai.onnx) of node `y` is not supported by the built-in runtime; serve the model with a command runtime (for example ONNX Runtime in MLServer), or export it without that operator",
+            ),
+            (one_node(NodeBuilder::new("Add", &["x"], &["y"])), "node `y` (`Add`): it has 1 inputs, want 2"),
+            (one_node(NodeBuilder::new("Cast", &["x"], &["y"])), "node `y` (`Cast`): attribute to is missing"),
+            (
+                one_node(NodeBuilder::new("Cast", &["x"], &["y"]).int("to", 10)),
+                "node `y` (`Cast`): a cast to element type 10 is not supported by the built-in runtime; serve the model with a command runtime",
+            ),
+            (
+                one_node(NodeBuilder::new("Cast", &["x"], &["y"]).text("to", "float")),
+                "node `y` (`Cast`): attribute to has another type than its definition; want int",
+            ),
+            (
+                one_node(
+                    NodeBuilder::ml("Scaler", &["x"], &["y"]).floats("scale", &[1.0]).floats("offset", &[1.0, 2.0]),
+                ),
+                "node `y` (`Scaler`): attribute offset has 2 values, want 1",
+            ),
+            (
+                one_node(
+                    NodeBuilder::ml("Scaler", &["x"], &["y"]).floats("scale", &[1.0; 3]).floats("offset", &[1.0; 3]),
+                ),
+                "node `y` (`Scaler`): features: got 2, want 3",
+            ),
+            (
+                one_node(NodeBuilder::ml("Normalizer", &["x"], &["y"]).text("norm", "L7")),
+                "node `y` (`Normalizer`): attribute norm is `L7`, want MAX, L1 or L2",
+            ),
+            (
+                ModelBuilder::new().input("x", STRING, &[-1, 1]).node(relu()).output("y").build(),
+                "node `y` (`Relu`): input 0 is string, want a number type",
+            ),
+            (
+                ModelBuilder::new()
+                    .input("x", FLOAT, &[2])
+                    .floats("w", &[3], &[1.0])
+                    .node(NodeBuilder::new("Add", &["x", "w"], &["y"]))
+                    .output("y")
+                    .build(),
+                "tensor `w`: it holds 1 elements, its extents say 3",
+            ),
+            (
+                ModelBuilder::new()
+                    .input("x", FLOAT, &[-1, 2])
+                    .floats("w", &[3], &[1.0; 3])
+                    .node(NodeBuilder::new("Add", &["x", "w"], &["y"]))
+                    .output("y")
+                    .build(),
+                "node `y` (`Add`): shapes do not broadcast: got 3, want 2",
+            ),
+        ];
+        for (file, want) in rows {
+            let got = Plan::compile(&file).err().map(|error| error.to_string());
+            assert_eq!(got.as_deref(), Some(want));
+        }
+    }
+
+    #[test]
+    fn a_refused_tree_is_told_which_node() {
+        let leaves = ["BRANCH_LEQ", "LEAF", "LEAF"];
+        type Change = fn(NodeBuilder) -> NodeBuilder;
+        let rows: Vec<(&[&str], [i64; 3], [i64; 3], f32, Change, &str)> = vec![
+            (&leaves, [0, 0, 0], [1, 0, 0], 0.5, |node| node.ints("nodes_falsenodeids", &[2, 0, 0]), ""),
+            (
+                &leaves,
+                [0, 0, 0],
+                [1, 0, 0],
+                0.5,
+                |node| node.ints("nodes_falsenodeids", &[7, 0, 0]),
+                "tree 0 has no node 7, which node 0 names as its child",
+            ),
+            (
+                &leaves,
+                [0, 0, 0],
+                [0, 0, 0],
+                0.5,
+                |node| node.ints("nodes_falsenodeids", &[2, 0, 0]),
+                "node 0 of tree 0 leads back to itself (a cycle)",
+            ),
+            (
+                &leaves,
+                [2, 0, 0],
+                [1, 0, 0],
+                0.5,
+                |node| node.ints("nodes_falsenodeids", &[2, 0, 0]),
+                "features, at least: got 2, want 3",
+            ),
+            (
+                &leaves,
+                [-1, 0, 0],
+                [1, 0, 0],
+                0.5,
+                |node| node.ints("nodes_falsenodeids", &[2, 0, 0]),
+                "a feature id -1 is out of range, want 0 to 1073741823",
+            ),
+            (
+                &leaves,
+                [0, 0, 0],
+                [1, 0, 0],
+                f32::NAN,
+                |node| node.ints("nodes_falsenodeids", &[2, 0, 0]),
+                "attribute nodes_values is NaN at node 0 of tree 0, want a number",
+            ),
+            (
+                &leaves,
+                [0, 0, 0],
+                [1, 0, 0],
+                0.5,
+                |node| node.ints("nodes_falsenodeids", &[2, 0]),
+                "attribute nodes_falsenodeids has 2 values, want 3",
+            ),
+            (
+                &["BRANCH_X", "LEAF", "LEAF"],
+                [0, 0, 0],
+                [1, 0, 0],
+                0.5,
+                |node| node.ints("nodes_falsenodeids", &[2, 0, 0]),
+                "attribute nodes_modes is `BRANCH_X`, want BRANCH_LEQ, BRANCH_LT, BRANCH_GTE, BRANCH_GT, BRANCH_EQ, BRANCH_NEQ or LEAF",
+            ),
+        ];
+        for (modes, features, holds, threshold, change, want) in rows {
+            let file = tree(|node| {
+                change(
+                    node.texts("nodes_modes", modes)
+                        .ints("nodes_featureids", &features)
+                        .ints("nodes_truenodeids", &holds),
+                )
+                .floats("nodes_values", &[threshold, 0.0, 0.0])
+            });
+            match Plan::compile(&file) {
+                Ok(_) => assert_eq!(want, ""),
+                Err(error) => assert_eq!(error.to_string(), format!("node `y` (`TreeEnsembleRegressor`): {want}")),
+            }
+        }
+    }
+
+    #[test]
+    fn nodes_run_in_the_order_they_need_and_only_those_needed() {
+        // Listed last to first, with a node that nothing reads and that could not run.
+        let file = ModelBuilder::new()
+            .input("x", FLOAT, &[-1, 2])
+            .floats("w", &[2], &[10.0, 20.0])
+            .node(NodeBuilder::new("Neg", &["b"], &["y"]))
+            .node(NodeBuilder::new("Conv", &["x"], &["unused"]))
+            .node(NodeBuilder::new("Add", &["a", "doubled"], &["b"]))
+            .node(NodeBuilder::new("Add", &["w", "w"], &["doubled"]))
+            .node(NodeBuilder::new("Identity", &["x"], &["a"]))
+            .output("y")
+            .build();
+        let plan = Plan::compile(&file).unwrap();
+        // The identity is an alias and the sum of constants is computed once.
+        assert_eq!(plan.step_count(), 2);
+        let mut scratch = plan.scratch();
+        scratch.inputs_mut(&plan)[0] = Tensor::new(Shape::new(&[1, 2]).unwrap(), Data::F32(vec![1.0, 2.0])).unwrap();
+        plan.run(&mut scratch, RunOptions::default()).unwrap();
+        assert_eq!(plan.output(&scratch, 0).values::<f32>(), Ok(&[-21.0, -42.0][..]));
+        assert_eq!(plan.outputs()[0].dims, Some(vec![None, Some(2)]));
+    }
+
+    /// A tensor doubled 40 times, from the model's input or from a constant.
+    fn doubling(start: &str) -> Vec<u8> {
+        let mut model = ModelBuilder::new().input("x", FLOAT, &[-1]).floats("w", &[1], &[1.0]);
+        let mut last = start.to_owned();
+        for index in 0..40 {
+            let next = if index == 39 { "y".to_owned() } else { format!("v{index}") };
+            model = model.node(NodeBuilder::new("Concat", &[&last, &last], &[&next]).int("axis", 0));
+            last = next;
+        }
+        model.output("y").build()
+    }
+
+    #[test]
+    fn a_graph_that_grows_stops_at_its_budget() {
+        let plan = Plan::compile(&doubling("x")).unwrap();
+        let mut scratch = plan.scratch();
+        scratch.inputs_mut(&plan)[0] = Tensor::new(Shape::vector(1), Data::F32(vec![1.0])).unwrap();
+        let options = RunOptions { memory_bytes_max: 1 << 20, ..RunOptions::default() };
+        assert_eq!(plan.run(&mut scratch, options).unwrap_err().fault, Fault::OverBudget { limit_bytes: 1 << 20 });
+        assert!(scratch.capacity_bytes() <= 2 << 20, "{}", scratch.capacity_bytes());
+
+        let error = Plan::compile(&doubling("w")).unwrap_err().to_string();
+        assert!(error.contains("computing its constant result failed: the request needs more than"), "{error}");
+    }
+
+    #[test]
+    fn a_chain_as_long_as_the_file_allows_overflows_no_stack() {
+        let mut model = ModelBuilder::new().input("x", FLOAT, &[-1, 1]);
+        let mut last = "x".to_owned();
+        for index in 0..40_000 {
+            let next = format!("v{index}");
+            model = model.node(NodeBuilder::new("Neg", &[&last], &[&next]));
+            last = next;
+        }
+        let file = model.node(NodeBuilder::new("Neg", &[&last], &["y"])).output("y").build();
+        assert_eq!(Plan::compile(&file).unwrap().step_count(), 40_001);
+    }
+
+    #[test]
+    fn empty_messages_by_the_million_are_refused_by_their_number() {
+        // A graph of nodes of two bytes each would take a hundred times the file's size in memory.
+        let nodes = [0x0a, 0x00].repeat(1_000_000);
+        let mut file = Vec::new();
+        super::super::wire::build::bytes(&mut file, 7, &nodes);
+        let error = Plan::compile(&file).unwrap_err().to_string();
+        assert_eq!(error, "the model has more than 50000 nodes; serve it with a command runtime");
+    }
+
+    #[test]
+    fn old_files_list_their_constants_among_the_inputs() {
+        let file = ModelBuilder::new()
+            .input("x", FLOAT, &[-1, 2])
+            .input("w", FLOAT, &[2])
+            .floats("w", &[2], &[1.0, 1.0])
+            .node(NodeBuilder::new("Add", &["x", "w"], &["y"]))
+            .output("y")
+            .build();
+        let plan = Plan::compile(&file).unwrap();
+        assert_eq!(plan.inputs().iter().map(|input| &input.name).collect::<Vec<_>>(), ["x"]);
+    }
+
+    #[test]
+    fn a_computed_shape_is_followed_at_run_time() {
+        let file = ModelBuilder::new()
+            .input("x", FLOAT, &[-1, 2])
+            .input("shape", INT64, &[2])
+            .node(NodeBuilder::new("Reshape", &["x", "shape"], &["y"]))
+            .output("y")
+            .build();
+        let plan = Plan::compile(&file).unwrap();
+        assert_eq!(plan.outputs()[0].dims, None);
+        let mut scratch = plan.scratch();
+        let inputs = scratch.inputs_mut(&plan);
+        inputs[0] = Tensor::new(Shape::new(&[3, 2]).unwrap(), Data::F32(vec![0.0; 6])).unwrap();
+        inputs[1] = Tensor::new(Shape::vector(2), Data::I64(vec![2, -1])).unwrap();
+        plan.run(&mut scratch, RunOptions::default()).unwrap();
+        assert_eq!(plan.output(&scratch, 0).dims(), [2, 3]);
+        scratch.inputs_mut(&plan)[1] = Tensor::new(Shape::vector(2), Data::I64(vec![4, -1])).unwrap();
+        let error = plan.run(&mut scratch, RunOptions::default()).unwrap_err();
+        assert_eq!(error.to_string(), "node `y` (`Reshape`): 6 elements cannot take a shape of 4");
+        assert_eq!(TensorFault::External.to_string(), "its values are in an external file; save the model in one file");
+    }
 }

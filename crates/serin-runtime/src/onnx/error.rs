@@ -62,7 +62,7 @@ pub enum ModelError {
         /// Operator type.
         operator: String,
         /// What is wrong.
-        fault: NodeFault,
+        fault: Box<NodeFault>,
     },
     /// Something is wrong with one tensor stored in the file.
     #[error("tensor {tensor}: {fault}")]
@@ -275,7 +275,9 @@ pub enum TreeFault {
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum TensorFault {
     /// An element type that this runtime does not hold.
-    #[error("element type {code} is not supported by the built-in runtime; want float, double, int64, int32, bool or string")]
+    #[error(
+        "element type {code} is not supported by the built-in runtime; want float, double, int64, int32, bool or string"
+    )]
     DType {
         /// `TensorProto.DataType`.
         code: i64,
@@ -445,11 +447,8 @@ mod tests {
 
     #[test]
     fn an_unsupported_operator_names_itself_and_the_remedy() {
-        let error = ModelError::UnsupportedOperator {
-            operator: shown("Conv"),
-            domain: "ai.onnx".into(),
-            node: shown("conv1"),
-        };
+        let error =
+            ModelError::UnsupportedOperator { operator: shown("Conv"), domain: "ai.onnx".into(), node: shown("conv1") };
         assert_eq!(
             error.to_string(),
             "operator `Conv` (domain ai.onnx) of node `conv1` is not supported by the built-in runtime; serve the model \

@@ -500,10 +500,7 @@ mod tests {
         let mut budget = Budget::new(16);
         let mut tensor = Tensor::default();
         assert!(tensor.reset::<f32>(Shape::vector(4), &mut budget).is_ok());
-        assert_eq!(
-            tensor.reset::<f32>(Shape::vector(1), &mut budget),
-            Err(Fault::OverBudget { limit_bytes: 16 })
-        );
+        assert_eq!(tensor.reset::<f32>(Shape::vector(1), &mut budget), Err(Fault::OverBudget { limit_bytes: 16 }));
         assert!(Budget::new(usize::MAX).take(usize::MAX, 8).is_err());
     }
 

@@ -14,7 +14,6 @@ pub(crate) struct ModelBuilder {
 pub(crate) const FLOAT: i64 = 1;
 pub(crate) const INT64: i64 = 7;
 pub(crate) const STRING: i64 = 8;
-pub(crate) const DOUBLE: i64 = 11;
 
 impl ModelBuilder {
     pub(crate) fn new() -> ModelBuilder {
@@ -45,20 +44,6 @@ impl ModelBuilder {
         int(&mut tensor, 2, FLOAT);
         bytes(&mut tensor, 8, name.as_bytes());
         bytes(&mut tensor, 9, &values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<_>>());
-        bytes(&mut self.graph, 5, &tensor);
-        self
-    }
-
-    pub(crate) fn ints(mut self, name: &str, dims: &[i64], values: &[i64]) -> ModelBuilder {
-        let mut tensor = Vec::new();
-        for dim in dims {
-            int(&mut tensor, 1, *dim);
-        }
-        int(&mut tensor, 2, INT64);
-        for value in values {
-            int(&mut tensor, 7, *value);
-        }
-        bytes(&mut tensor, 8, name.as_bytes());
         bytes(&mut self.graph, 5, &tensor);
         self
     }
@@ -136,10 +121,6 @@ impl NodeBuilder {
 
     pub(crate) fn int(self, name: &str, value: i64) -> NodeBuilder {
         self.attribute(name, |out| int(out, 3, value))
-    }
-
-    pub(crate) fn float(self, name: &str, value: f32) -> NodeBuilder {
-        self.attribute(name, |out| float(out, 2, value))
     }
 
     pub(crate) fn text(self, name: &str, value: &str) -> NodeBuilder {

@@ -184,9 +184,7 @@ impl<'a> Fields<'a> {
                 self.offset += N;
                 Ok(*head)
             }
-            None => {
-                Err(WireError::Truncated { offset: self.offset, wanted: N as u64, left: self.rest.len() })
-            }
+            None => Err(WireError::Truncated { offset: self.offset, wanted: N as u64, left: self.rest.len() }),
         }
     }
 

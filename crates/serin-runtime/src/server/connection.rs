@@ -64,13 +64,19 @@ pub(super) async fn accept_until(listener: Listener, service: Arc<Service>, shut
 }
 
 fn http_builder(limits: &Limits) -> auto::Builder<TokioExecutor> {
+    /// What hyper takes without being told, and then keeps on the stack.
+    const HYPER_HEADERS_MAX: usize = 100;
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
         .http1()
         // Slow heads are the watchdog's business: a timer per request costs more than parsing it.
         .header_read_timeout(None)
-        .max_headers(limits.headers_max)
+        // Answers are small: copying one behind its head costs less than the system's gathering of two pieces.
+        .writev(false)
         .max_buf_size(limits.head_bytes_max.max(8192));
+    if limits.headers_max != HYPER_HEADERS_MAX {
+        builder.http1().max_headers(limits.headers_max);
+    }
     builder.http2().max_header_list_size(u32::try_from(limits.head_bytes_max).unwrap_or(u32::MAX));
     builder
 }
@@ -217,7 +223,8 @@ impl Watchdog {
             return Look::Fine;
         }
         let http1 = !activity.http2.load(Ordering::Relaxed);
-        let bytes_since = http1 && activity.reads.load(Ordering::Relaxed) != activity.reads_then.load(Ordering::Relaxed);
+        let bytes_since =
+            http1 && activity.reads.load(Ordering::Relaxed) != activity.reads_then.load(Ordering::Relaxed);
         if bytes_since {
             // Seen pending at three looks in a row: for two intervals at least.
             if self.head_pending && now.duration_since(self.idle_since) >= self.interval * 2 {

@@ -101,9 +101,12 @@ mod tests {
     #[test]
     fn impossible_faults_are_refused() {
         assert!(!faults(&[]).unwrap().any());
-        for (name, value) in
-            [("fault.errorRate", "1.5"), ("fault.errorRate", "x"), ("fault.latencyMs", "-1"), ("fault.latencyMs", "NaN")]
-        {
+        for (name, value) in [
+            ("fault.errorRate", "1.5"),
+            ("fault.errorRate", "x"),
+            ("fault.latencyMs", "-1"),
+            ("fault.latencyMs", "NaN"),
+        ] {
             let error = faults(&[(name, value)]).unwrap_err().to_string();
             assert!(error.contains(name) && error.contains(value), "{error}");
         }

@@ -97,7 +97,10 @@ impl Service {
                 let (name, version) = (self.model.name(), self.model.version());
                 error(StatusCode::NOT_FOUND, &format!("no such model here; this server has {name}, version {version}"))
             }
-            Route::UnknownPath => error(StatusCode::NOT_FOUND, "no such path; want /v2/health/{live,ready}, /v2, /v2/models/NAME[/versions/VERSION][/ready|/infer] or /metrics"),
+            Route::UnknownPath => error(
+                StatusCode::NOT_FOUND,
+                "no such path; want /v2/health/{live,ready}, /v2, /v2/models/NAME[/versions/VERSION][/ready|/infer] or /metrics",
+            ),
         }
     }
 
@@ -217,9 +220,7 @@ impl Service {
         let mut reading = pin!(read_all(&mut body, limit));
         let read = match poll_once(&mut reading).await {
             Some(read) => read,
-            None => tokio::time::timeout(self.limits.body_timeout, reading)
-                .await
-                .unwrap_or(Err(BodyFault::Timeout)),
+            None => tokio::time::timeout(self.limits.body_timeout, reading).await.unwrap_or(Err(BodyFault::Timeout)),
         };
         read.map_err(|fault| match fault {
             BodyFault::TooLarge => too_large(limit),

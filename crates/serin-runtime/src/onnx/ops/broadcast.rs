@@ -51,8 +51,8 @@ impl<const N: usize> Walk<N> {
                 continue;
             }
             let outer = walk.rank.wrapping_sub(1);
-            let mergeable = walk.rank > 0
-                && (0..N).all(|operand| walk.strides[outer][operand] == steps[operand] * extent);
+            let mergeable =
+                walk.rank > 0 && (0..N).all(|operand| walk.strides[outer][operand] == steps[operand] * extent);
             if mergeable {
                 walk.extents[outer] *= extent;
                 walk.strides[outer] = *steps;
@@ -86,13 +86,13 @@ impl<const N: usize> Walk<N> {
                 axis = next;
                 counters[axis] += 1;
                 if counters[axis] < self.extents[axis] {
-                    for operand in 0..N {
-                        at[operand] += self.strides[axis][operand];
+                    for (at, step) in at.iter_mut().zip(self.strides[axis]) {
+                        *at += step;
                     }
                     break;
                 }
-                for operand in 0..N {
-                    at[operand] -= self.strides[axis][operand] * (self.extents[axis] - 1);
+                for (at, step) in at.iter_mut().zip(self.strides[axis]) {
+                    *at -= step * (self.extents[axis] - 1);
                 }
                 counters[axis] = 0;
             }
@@ -101,13 +101,7 @@ impl<const N: usize> Walk<N> {
 }
 
 /// Applies `f` to the elements of two operands and appends the results in order.
-pub(super) fn apply2<A: Copy, B: Copy, O>(
-    walk: &Walk<2>,
-    a: &[A],
-    b: &[B],
-    out: &mut Vec<O>,
-    f: impl Fn(A, B) -> O,
-) {
+pub(super) fn apply2<A: Copy, B: Copy, O>(walk: &Walk<2>, a: &[A], b: &[B], out: &mut Vec<O>, f: impl Fn(A, B) -> O) {
     walk.runs(|[a_at, b_at], count, steps| match steps {
         [1, 1] => {
             let pairs = a[a_at..a_at + count].iter().zip(&b[b_at..b_at + count]);

@@ -47,8 +47,8 @@ pub(super) fn convert(from: &Tensor, to: DType, out: &mut Tensor, budget: &mut B
         Data::F32(values) => {
             numbers!(values, |value| value != 0.0, |value, text| write_general(f64::from(value), text))
         }
-        Data::F64(values) => numbers!(values, |value| value != 0.0, |value, text| write_general(value, text)),
-        Data::I64(values) => numbers!(values, |value| value != 0, |value, text| write_integer(value, text)),
+        Data::F64(values) => numbers!(values, |value| value != 0.0, write_general),
+        Data::I64(values) => numbers!(values, |value| value != 0, write_integer),
         Data::I32(values) => numbers!(values, |value| value != 0, |value, text| write_integer(i64::from(value), text)),
         Data::Bool(values) => match to {
             DType::F32 => each(values, shape, out, budget, |value| f32::from(u8::from(value))),
@@ -136,7 +136,7 @@ fn write_general(value: f64, text: &mut String) {
             true => digits.trim_end_matches('0').trim_end_matches('.').to_owned(),
             false => digits.to_owned(),
         };
-        if exponent < -4 || exponent >= DIGITS {
+        if !(-4..DIGITS).contains(&exponent) {
             let sign = if exponent < 0 { '-' } else { '+' };
             let _ = write!(text, "{}e{sign}{:02}", trim(digits), exponent.abs());
         } else {

@@ -112,10 +112,9 @@ impl Kernel for OneHot {
             (Keys::Ints(table), Data::I64(values)) => {
                 values.iter().enumerate().try_for_each(|(index, key)| mark(index, table.get(key).copied()))
             }
-            (Keys::Ints(table), Data::I32(values)) => values
-                .iter()
-                .enumerate()
-                .try_for_each(|(index, key)| mark(index, table.get(&i64::from(*key)).copied())),
+            (Keys::Ints(table), Data::I32(values)) => {
+                values.iter().enumerate().try_for_each(|(index, key)| mark(index, table.get(&i64::from(*key)).copied()))
+            }
             (Keys::Ints(table), Data::F32(values)) => {
                 values.iter().enumerate().try_for_each(|(index, key)| mark(index, table.get(&(*key as i64)).copied()))
             }
@@ -229,7 +228,9 @@ impl Mapper {
         };
         match &self.values {
             Data::I64(values) => Some(Labels::Ints(places.iter().map(|place| values[*place]).collect())),
-            Data::Str(values) => Some(Labels::Texts(places.iter().map(|place| values.get(*place).to_owned()).collect())),
+            Data::Str(values) => {
+                Some(Labels::Texts(places.iter().map(|place| values.get(*place).to_owned()).collect()))
+            }
             _ => None,
         }
     }

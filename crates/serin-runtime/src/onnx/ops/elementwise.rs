@@ -51,7 +51,13 @@ macro_rules! float_number {
                 -self
             }
             fn sign(self) -> Self {
-                if self > 0.0 { 1.0 } else if self < 0.0 { -1.0 } else { self }
+                if self > 0.0 {
+                    1.0
+                } else if self < 0.0 {
+                    -1.0
+                } else {
+                    self
+                }
             }
             fn divides(self) -> bool {
                 true
@@ -182,8 +188,7 @@ pub(super) fn pow(node: &Node<'_, '_>) -> Result<Lowered, NodeFault> {
         return Err(node.unsupported("an exponent of another type than the base that is not a constant"));
     };
     let mut converted = Tensor::default();
-    super::cast::convert(constant, dtype, &mut converted, &mut Budget::new(usize::MAX))
-        .map_err(NodeFault::Constant)?;
+    super::cast::convert(constant, dtype, &mut converted, &mut Budget::new(usize::MAX)).map_err(NodeFault::Constant)?;
     Lowered::kernel(ConstantPow(converted), output)
 }
 
@@ -328,7 +333,13 @@ pub(super) fn unary(node: &Node<'_, '_>, op: Unary) -> Result<Lowered, NodeFault
     Lowered::kernel(UnaryKernel { op, alpha }, node.arg(0)?.ty.with_dtype(dtype))
 }
 
-fn map<T: Element>(values: &[T], shape: &Shape, out: &mut Tensor, budget: &mut Budget, f: impl Fn(T) -> T) -> Result<(), Fault> {
+fn map<T: Element>(
+    values: &[T],
+    shape: &Shape,
+    out: &mut Tensor,
+    budget: &mut Budget,
+    f: impl Fn(T) -> T,
+) -> Result<(), Fault> {
     out.reset_empty::<T>(*shape, budget)?.extend(values.iter().map(|value| f(*value)));
     Ok(())
 }
@@ -363,7 +374,13 @@ macro_rules! float_unary {
 }
 
 impl UnaryKernel {
-    fn on_integers<T: Number>(&self, values: &[T], shape: &Shape, out: &mut Tensor, budget: &mut Budget) -> Result<(), Fault> {
+    fn on_integers<T: Number>(
+        &self,
+        values: &[T],
+        shape: &Shape,
+        out: &mut Tensor,
+        budget: &mut Budget,
+    ) -> Result<(), Fault> {
         match self.op {
             Unary::Abs => map(values, shape, out, budget, T::abs),
             Unary::Neg => map(values, shape, out, budget, T::neg),
@@ -411,7 +428,13 @@ pub(super) fn compare(node: &Node<'_, '_>, op: Compare) -> Result<Lowered, NodeF
 }
 
 impl CompareKernel {
-    fn on<T: Element + PartialOrd>(&self, a: &Tensor, b: &Tensor, out: &mut Tensor, run: &mut Run) -> Result<(), Fault> {
+    fn on<T: Element + PartialOrd>(
+        &self,
+        a: &Tensor,
+        b: &Tensor,
+        out: &mut Tensor,
+        run: &mut Run,
+    ) -> Result<(), Fault> {
         let (shape, walk) = Walk::broadcast([a.shape(), b.shape()])?;
         let (a, b) = (a.values::<T>()?, b.values::<T>()?);
         let out = out.reset_empty::<bool>(shape, &mut run.budget)?;
@@ -634,8 +657,7 @@ impl Kernel for Select {
             Data::Bool(_) => select_of::<bool>(inputs, out, run),
             Data::Str(a) => {
                 let (condition, b) = (inputs.get(0), inputs.get(2));
-                let (shape, walk) =
-                    Walk::broadcast([condition.shape(), inputs.get(1).shape(), b.shape()])?;
+                let (shape, walk) = Walk::broadcast([condition.shape(), inputs.get(1).shape(), b.shape()])?;
                 let (condition, b) = (condition.values::<bool>()?, b.strings()?);
                 let texts = out.reset_strings(shape, &mut run.budget)?;
                 let mut over = Ok(());

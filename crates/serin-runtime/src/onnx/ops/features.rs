@@ -30,7 +30,13 @@ pub(super) fn scaler(node: &Node<'_, '_>) -> Result<Lowered, NodeFault> {
 }
 
 impl Scaler {
-    fn on<T: Element>(&self, input: &Tensor, out: &mut Tensor, run: &mut Run, scale: impl Fn(T, f32, f32) -> f32) -> Result<(), Fault> {
+    fn on<T: Element>(
+        &self,
+        input: &Tensor,
+        out: &mut Tensor,
+        run: &mut Run,
+        scale: impl Fn(T, f32, f32) -> f32,
+    ) -> Result<(), Fault> {
         let (_, features) = input.shape().as_rows()?;
         let values = input.values::<T>()?;
         let out = out.reset_empty::<f32>(*input.shape(), &mut run.budget)?;
@@ -54,9 +60,9 @@ impl Kernel for Scaler {
         let (input, out) = (inputs.get(0), &mut outputs[0]);
         match input.dtype() {
             DType::F32 => self.on::<f32>(input, out, run, |x, offset, scale| (x - offset) * scale),
-            DType::F64 => self.on::<f64>(input, out, run, |x, offset, scale| {
-                ((x - f64::from(offset)) * f64::from(scale)) as f32
-            }),
+            DType::F64 => {
+                self.on::<f64>(input, out, run, |x, offset, scale| ((x - f64::from(offset)) * f64::from(scale)) as f32)
+            }
             DType::I64 => self.on::<i64>(input, out, run, |x, offset, scale| (x as f32 - offset) * scale),
             DType::I32 => self.on::<i32>(input, out, run, |x, offset, scale| (x as f32 - offset) * scale),
             got => Err(Fault::Type { got, wanted: DType::F32 }),

@@ -10,14 +10,14 @@ use super::broadcast::Walk;
 use super::elementwise::push;
 
 /// Appends `source[i]` for each index; the caller guarantees that the indices lie within and fill `shape`.
-fn take(
-    source: &Tensor,
-    indices: &[usize],
-    shape: Shape,
-    out: &mut Tensor,
-    budget: &mut Budget,
-) -> Result<(), Fault> {
-    fn of<T: Element>(values: &[T], indices: &[usize], shape: Shape, out: &mut Tensor, budget: &mut Budget) -> Result<(), Fault> {
+fn take(source: &Tensor, indices: &[usize], shape: Shape, out: &mut Tensor, budget: &mut Budget) -> Result<(), Fault> {
+    fn of<T: Element>(
+        values: &[T],
+        indices: &[usize],
+        shape: Shape,
+        out: &mut Tensor,
+        budget: &mut Budget,
+    ) -> Result<(), Fault> {
         out.reset_empty::<T>(shape, budget)?.extend(indices.iter().map(|index| values[*index]));
         Ok(())
     }
@@ -226,7 +226,7 @@ impl Kernel for Reshape {
         }
         if let Some(open) = open {
             let elements = data.shape().elements();
-            if known == 0 || elements % known != 0 {
+            if known == 0 || !elements.is_multiple_of(known) {
                 return Err(Fault::Elements { got: elements, wanted: known });
             }
             dims[open] = elements / known;
@@ -247,9 +247,14 @@ pub(super) fn flatten(node: &Node<'_, '_>) -> Result<Lowered, NodeFault> {
         Some(dims) => {
             let split = usize::try_from(if axis < 0 { axis + dims.len() as i64 } else { axis }).unwrap_or(usize::MAX);
             let Some((outer, inner)) = dims.split_at_checked(split) else {
-                return Err(NodeFault::AttributeValue { name: "axis", got: axis.to_string(), wanted: "at most the rank" });
+                return Err(NodeFault::AttributeValue {
+                    name: "axis",
+                    got: axis.to_string(),
+                    wanted: "at most the rank",
+                });
             };
-            let product = |dims: &[Option<usize>]| dims.iter().try_fold(1usize, |product, dim| product.checked_mul((*dim)?));
+            let product =
+                |dims: &[Option<usize>]| dims.iter().try_fold(1usize, |product, dim| product.checked_mul((*dim)?));
             [product(outer), product(inner)]
         }
         None => [None, None],
@@ -299,7 +304,13 @@ fn axes(node: &Node<'_, '_>, insert: bool) -> Result<Lowered, NodeFault> {
         (Some(dims), None) if !insert && node.opt(1).is_none() && dims.iter().all(Option::is_some) => {
             Ok(dims.iter().filter(|dim| **dim != Some(1)).copied().collect())
         }
-        _ => return Lowered::kernels(Axes { axes, insert }, vec![ValueType::unknown(data.ty.dtype)], data.classes.cloned()),
+        _ => {
+            return Lowered::kernels(
+                Axes { axes, insert },
+                vec![ValueType::unknown(data.ty.dtype)],
+                data.classes.cloned(),
+            );
+        }
     };
     let dims = dims.map_err(|_| NodeFault::AttributeValue {
         name: "axes",
@@ -643,11 +654,17 @@ impl Kernel for Split {
         let mut start = 0;
         for (part, out) in outputs.iter_mut().enumerate() {
             let size = match &self.sizes {
-                Some(sizes) => usize::try_from(sizes[part]).map_err(|_| Fault::Value { what: "size", got: sizes[part] })?,
+                Some(sizes) => {
+                    usize::try_from(sizes[part]).map_err(|_| Fault::Value { what: "size", got: sizes[part] })?
+                }
                 None => even.min(extent - start),
             };
             if size > extent - start {
-                return Err(Fault::Extent { what: "sum of the split sizes", got: start.saturating_add(size), wanted: extent });
+                return Err(Fault::Extent {
+                    what: "sum of the split sizes",
+                    got: start.saturating_add(size),
+                    wanted: extent,
+                });
             }
             let mut dims = [0; RANK_MAX];
             dims[..data.shape().rank()].copy_from_slice(data.dims());
@@ -729,10 +746,10 @@ pub(super) fn array_feature_extractor(node: &Node<'_, '_>) -> Result<Lowered, No
         [_] | [] => vec![Some(1), count],
         [outer @ .., _] => [outer, &[count]].concat(),
     });
-    if let (Some(columns), Some(Some(width))) = (&columns, data.ty.dims.as_ref().and_then(|dims| dims.last())) {
-        if let Some(&got) = columns.iter().find(|column| !(0..*width as i64).contains(column)) {
-            return Err(NodeFault::Constant(Fault::Index { got, extent: *width }));
-        }
+    if let (Some(columns), Some(Some(width))) = (&columns, data.ty.dims.as_ref().and_then(|dims| dims.last()))
+        && let Some(&got) = columns.iter().find(|column| !(0..*width as i64).contains(column))
+    {
+        return Err(NodeFault::Constant(Fault::Index { got, extent: *width }));
     }
     let one_row = |table: &&Tensor| matches!(table.dims(), [_] | [1, _]);
     let classes = data.constant.filter(one_row).and_then(Labels::from_tensor);

@@ -129,10 +129,8 @@ pub(super) fn classifier(node: &Node<'_, '_>) -> Result<Lowered, NodeFault> {
     }
     let features = features_of(node, coefficients.len(), scores)?;
     let rows = node.arg(0)?.ty.rows();
-    let outputs = vec![
-        ValueType::new(labels.dtype(), &[rows]),
-        ValueType::new(DType::F32, &[rows, Some(labels.len())]),
-    ];
+    let outputs =
+        vec![ValueType::new(labels.dtype(), &[rows]), ValueType::new(DType::F32, &[rows, Some(labels.len())])];
     let classes = Some(Arc::new(labels.clone()));
     let linear = Linear { coefficients, intercepts, features, transform: Transform::of(node)? };
     Lowered::kernels(Classifier { linear, labels, binary }, outputs, classes)

@@ -60,8 +60,7 @@ pub(super) fn matmul(node: &Node<'_, '_>) -> Result<Lowered, NodeFault> {
             if let Some(wanted) = b_last[0] {
                 node::extent("inner extents of the product", a_last[1], wanted)?;
             }
-            let outer =
-                broadcast_type(dtype, &[&ValueType::new(dtype, a_outer), &ValueType::new(dtype, b_outer)])?;
+            let outer = broadcast_type(dtype, &[&ValueType::new(dtype, a_outer), &ValueType::new(dtype, b_outer)])?;
             let mut dims = outer.dims.unwrap_or_default();
             dims.extend((a.len() > 1).then_some(a_last[0]));
             dims.extend((b.len() > 1).then_some(b_last[1]));

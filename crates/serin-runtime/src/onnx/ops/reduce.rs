@@ -83,7 +83,11 @@ fn reduced_axes(axes: &[i64], rank: usize, empty_is_noop: bool) -> Result<[bool;
 }
 
 fn reduced<T: Copy>(dims: &[T], gone: &[bool], keep: bool, one: T) -> Vec<T> {
-    dims.iter().zip(gone).filter(|(_, gone)| keep || !**gone).map(|(dim, gone)| if *gone { one } else { *dim }).collect()
+    dims.iter()
+        .zip(gone)
+        .filter(|(_, gone)| keep || !**gone)
+        .map(|(dim, gone)| if *gone { one } else { *dim })
+        .collect()
 }
 
 /// Number types with what the reductions need beside arithmetic.

@@ -117,8 +117,16 @@ fn erf_inv(x: f32) -> f32 {
 pub(super) fn erf(x: f64) -> f64 {
     let t = 1.0 / (1.0 + 0.5 * x.abs());
     let coefficients = [
-        -1.26551223, 1.00002368, 0.37409196, 0.09678418, -0.18628806, 0.27886807, -1.13520398, 1.48851587,
-        -0.82215223, 0.17087277,
+        -1.26551223,
+        1.00002368,
+        0.37409196,
+        0.09678418,
+        -0.18628806,
+        0.27886807,
+        -1.13520398,
+        1.48851587,
+        -0.82215223,
+        0.17087277,
     ];
     let polynomial = coefficients.iter().rev().fold(0.0, |sum, coefficient| sum * t + coefficient);
     let complement = t * (-x * x + polynomial).exp();

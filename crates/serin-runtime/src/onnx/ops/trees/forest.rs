@@ -236,7 +236,14 @@ impl<T: Real> Forest<T> {
         add: impl Fn(T, T, bool) -> T + Copy,
     ) {
         if self.tests.is_empty() {
-            self.score_with(|node, _, x| if low(node, x) { node.low } else { node.high }, rows, features, sums, reached, add);
+            self.score_with(
+                |node, _, x| if low(node, x) { node.low } else { node.high },
+                rows,
+                features,
+                sums,
+                reached,
+                add,
+            );
         } else {
             let step = |node: &Node<T>, position: usize, x: T| match self.holds(node, position, x) {
                 true => node.low,

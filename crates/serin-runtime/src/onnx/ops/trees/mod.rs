@@ -26,12 +26,8 @@ enum Aggregate {
     Max,
 }
 
-const AGGREGATES: &[(&str, Aggregate)] = &[
-    ("SUM", Aggregate::Sum),
-    ("AVERAGE", Aggregate::Average),
-    ("MIN", Aggregate::Min),
-    ("MAX", Aggregate::Max),
-];
+const AGGREGATES: &[(&str, Aggregate)] =
+    &[("SUM", Aggregate::Sum), ("AVERAGE", Aggregate::Average), ("MIN", Aggregate::Min), ("MAX", Aggregate::Max)];
 
 /// Most targets or classes. The evaluator keeps a sum per target and row.
 const TARGETS_MAX: usize = 1 << 16;
@@ -67,12 +63,28 @@ fn each_row<T: Real>(
             Aggregate::Sum | Aggregate::Average => {
                 forest.score(block, rows.features, sums, reached, |sum, value, _| sum + value);
             }
-            Aggregate::Min => forest.score(block, rows.features, sums, reached, |least, value, reached| {
-                if !reached || value < least { value } else { least }
-            }),
-            Aggregate::Max => forest.score(block, rows.features, sums, reached, |most, value, reached| {
-                if !reached || value > most { value } else { most }
-            }),
+            Aggregate::Min => {
+                forest.score(
+                    block,
+                    rows.features,
+                    sums,
+                    reached,
+                    |least, value, reached| {
+                        if !reached || value < least { value } else { least }
+                    },
+                )
+            }
+            Aggregate::Max => {
+                forest.score(
+                    block,
+                    rows.features,
+                    sums,
+                    reached,
+                    |most, value, reached| {
+                        if !reached || value > most { value } else { most }
+                    },
+                )
+            }
         }
         let rows_out = sums.chunks_exact_mut(width).zip(reached.chunks_exact_mut(width));
         for (offset, (sums, reached)) in rows_out.enumerate() {
@@ -329,9 +341,10 @@ fn lower_regressor(
 
 fn target_count(node: &Node<'_, '_>) -> Result<usize, NodeFault> {
     let targets = node.int("n_targets")?.ok_or(NodeFault::AttributeMissing { name: "n_targets" })?;
-    usize::try_from(targets).ok().filter(|targets| (1..=TARGETS_MAX).contains(targets)).ok_or_else(|| {
-        NodeFault::AttributeValue { name: "n_targets", got: targets.to_string(), wanted: "1 to 65536" }
-    })
+    usize::try_from(targets)
+        .ok()
+        .filter(|targets| (1..=TARGETS_MAX).contains(targets))
+        .ok_or_else(|| NodeFault::AttributeValue { name: "n_targets", got: targets.to_string(), wanted: "1 to 65536" })
 }
 
 /// `TreeEnsemble` (opset 5): the newer form of the regressor, with enumerations for texts.
@@ -345,7 +358,9 @@ pub(super) fn ensemble(node: &Node<'_, '_>) -> Result<Lowered, NodeFault> {
     let transform = enumeration(node, "post_transform", 0, &transforms)?;
     let targets = target_count(node)?;
     if targets > 1 && matches!(transform, Transform::Softmax | Transform::Logistic) {
-        return Err(node.unsupported("post_transform 1 or 2 of several targets, which ONNX and ONNX Runtime read differently"));
+        return Err(
+            node.unsupported("post_transform 1 or 2 of several targets, which ONNX and ONNX Runtime read differently")
+        );
     }
     let raw = Raw::ensemble(node, double, targets)?;
     lower_regressor(node, &raw, transform, aggregate, Vec::new(), double, double)

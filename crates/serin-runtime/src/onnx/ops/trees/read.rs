@@ -105,8 +105,7 @@ impl Raw {
         let modes = list(node.texts("nodes_modes")?, "nodes_modes", count)?;
         let true_ids = list(node.ints("nodes_truenodeids")?, "nodes_truenodeids", count)?;
         let false_ids = list(node.ints("nodes_falsenodeids")?, "nodes_falsenodeids", count)?;
-        let thresholds =
-            list(numbers(node, "nodes_values", "nodes_values_as_tensor", double)?, "nodes_values", count)?;
+        let thresholds = list(numbers(node, "nodes_values", "nodes_values_as_tensor", double)?, "nodes_values", count)?;
         let mut missing = node.ints("nodes_missing_value_tracks_true")?;
         if missing.is_empty() {
             missing.resize(count, 0);
@@ -218,11 +217,8 @@ impl Raw {
         let missing = list(missing, "nodes_missing_value_tracks_true", inner)?;
         let leaf_values = tensor_numbers(node, "leaf_weights", double)?;
         let leaf_targets = list(node.ints("leaf_targetids")?, "leaf_targetids", leaf_values.len())?;
-        let members = if node.has("membership_values") {
-            tensor_numbers(node, "membership_values", double)?
-        } else {
-            Vec::new()
-        };
+        let members =
+            if node.has("membership_values") { tensor_numbers(node, "membership_values", double)? } else { Vec::new() };
         let mut sets = members.split(|value| value.is_nan());
 
         let mut raw = Raw::default();
