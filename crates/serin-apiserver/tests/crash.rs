@@ -137,7 +137,7 @@ fn a_killed_process_keeps_what_it_acknowledged() {
 
 /// Starts a child that writes for ever, kills it after a while, gives what it acknowledged until then.
 fn run_and_kill(path: &Path, run: u64, life: Duration) -> Vec<(String, u64, u64)> {
-    let mut child = Command::new(std::env::current_exe().expect("this test"))
+    let mut child = Command::new("/proc/self/exe")
         .args(["--ignored", "--exact", "child_that_writes_until_it_is_killed", "--nocapture"])
         .env(CHILD_STORE, path)
         .env(CHILD_NAME, format!("r{run}"))

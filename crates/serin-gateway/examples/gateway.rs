@@ -21,7 +21,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             "--admin" => config.admin = value.parse()?,
             "--workers" => config.workers = value.parse()?,
             "--control" => config.control_socket = Some(value.into()),
-            _ => return Err(format!("{flag} is not a flag; there is --dir, --listen, --admin, --workers, --control").into()),
+            _ => {
+                return Err(
+                    format!("{flag} is not a flag; there is --dir, --listen, --admin, --workers, --control").into()
+                );
+            }
         }
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

@@ -13,12 +13,10 @@ fn main() -> io::Result<()> {
     let address = args.next().unwrap_or_else(|| "127.0.0.1:9000".to_owned());
     let bytes: usize = args.next().and_then(|text| text.parse().ok()).unwrap_or(200);
     let body = format!("{{\"outputs\":\"{}\"}}", "x".repeat(bytes.saturating_sub(14)));
-    let answer: Arc<[u8]> = format!(
-        "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
-        body.len()
-    )
-    .into_bytes()
-    .into();
+    let answer: Arc<[u8]> =
+        format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}", body.len())
+            .into_bytes()
+            .into();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         if address.starts_with('/') {
@@ -61,9 +59,9 @@ async fn serve(mut stream: impl AsyncRead + AsyncWrite + Unpin, answer: Arc<[u8]
 fn request_length(bytes: &[u8]) -> Option<usize> {
     let head = bytes.windows(4).position(|window| window == b"\r\n\r\n")? + 4;
     let name = b"content-length:";
-    let line = bytes[..head].split(|byte| *byte == b'\n').find(|line| {
-        line.len() > name.len() && line[..name.len()].eq_ignore_ascii_case(name)
-    });
+    let line = bytes[..head]
+        .split(|byte| *byte == b'\n')
+        .find(|line| line.len() > name.len() && line[..name.len()].eq_ignore_ascii_case(name));
     let body = line.and_then(|line| std::str::from_utf8(&line[name.len()..]).ok()?.trim().parse().ok()).unwrap_or(0);
     Some(head + body)
 }

@@ -58,7 +58,9 @@ pub enum Refusal {
     #[error("request body did not arrive within {0} ms")]
     SlowBody(u64),
     /// The body is too large.
-    #[error("request body is larger than {0} bytes, the limit of this route; send fewer rows, or raise spec.traffic.maxBodyBytes")]
+    #[error(
+        "request body is larger than {0} bytes, the limit of this route; send fewer rows, or raise spec.traffic.maxBodyBytes"
+    )]
     LargeBody(u64),
     /// Too many bytes of bodies are in memory already.
     #[error("gateway has no memory left for request bodies; try again")]

@@ -11,13 +11,13 @@ use bytes::Bytes;
 use serin_api::wire::OutcomeClass;
 use tokio::time::Instant;
 
+use crate::h1::framing::BodyDecoder;
+use crate::h1::response::Head;
 use crate::ticket::Ticket;
 use crate::upstream::conn::{Conn, Deadline};
 use crate::upstream::exchange::{Failure, FailureKind, Received, ReceivedBody};
 use crate::upstream::replica::{Load, Replica, choose};
 use crate::upstream::request::Outgoing;
-use crate::h1::framing::BodyDecoder;
-use crate::h1::response::Head;
 use crate::worker::Worker;
 
 /// What an attempt brought.

@@ -98,7 +98,8 @@ impl ClientConn {
     /// What to do at a tick.
     #[must_use]
     pub fn judge(&self, now_s: u32, head_s: u32, idle_s: u32) -> Verdict {
-        let longer_than = |since: Option<u32>, limit: u32| since.is_some_and(|since| now_s.saturating_sub(since) > limit);
+        let longer_than =
+            |since: Option<u32>, limit: u32| since.is_some_and(|since| now_s.saturating_sub(since) > limit);
         if longer_than(self.stuck_since_s.get(), idle_s) {
             return Verdict::Cut;
         }
@@ -148,12 +149,53 @@ mod tests {
             ("told already", ClientConn::tell_to_end, 62, Verdict::Stay),
             ("and did not end", ClientConn::tell_to_end, 66, Verdict::Cut),
             ("in a request", ClientConn::request_begins, 999, Verdict::Stay),
-            ("after a request", |c| { c.request_begins(); c.request_ends(50); }, 110, Verdict::Stay),
-            ("long after a request", |c| { c.request_begins(); c.request_ends(50); }, 111, Verdict::End),
+            (
+                "after a request",
+                |c| {
+                    c.request_begins();
+                    c.request_ends(50);
+                },
+                110,
+                Verdict::Stay,
+            ),
+            (
+                "long after a request",
+                |c| {
+                    c.request_begins();
+                    c.request_ends(50);
+                },
+                111,
+                Verdict::End,
+            ),
             ("in a head", |c| c.head_begins(5), 15, Verdict::Stay),
-            ("too long in a head, whatever comes", |c| { c.head_begins(5); c.head_begins(14); }, 16, Verdict::Cut),
-            ("HTTP/2 has no head to wait for", |c| { c.head_begins(5); c.set_h2(); }, 60, Verdict::Stay),
-            ("takes no bytes", |c| { c.request_begins(); c.set_stuck(true, 9); c.set_stuck(true, 60); }, 70, Verdict::Cut),
+            (
+                "too long in a head, whatever comes",
+                |c| {
+                    c.head_begins(5);
+                    c.head_begins(14);
+                },
+                16,
+                Verdict::Cut,
+            ),
+            (
+                "HTTP/2 has no head to wait for",
+                |c| {
+                    c.head_begins(5);
+                    c.set_h2();
+                },
+                60,
+                Verdict::Stay,
+            ),
+            (
+                "takes no bytes",
+                |c| {
+                    c.request_begins();
+                    c.set_stuck(true, 9);
+                    c.set_stuck(true, 60);
+                },
+                70,
+                Verdict::Cut,
+            ),
         ];
         for (why, prepare, at, verdict) in rows {
             let conn = ClientConn::new("127.0.0.1".to_owned(), 0);

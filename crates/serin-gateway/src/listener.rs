@@ -19,7 +19,8 @@ use crate::worker::Accepted;
 /// Wait after a failed accept, which mostly means that the process is out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Answer to a connection over the limit.
-const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 1\r\nconnection: close\r\n\
+const FULL: &[u8] =
+    b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 1\r\nconnection: close\r\n\
     content-length: 75\r\n\r\n{\"error\":\"gateway has as many connections as it may have; try again later\"}";
 
 /// Accepts until `ending` says true. Dropping the senders then tells the workers that no more will come.

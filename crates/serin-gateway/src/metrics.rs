@@ -14,9 +14,8 @@ use crate::shared::Shared;
 
 /// Upper edges of the latency histogram in seconds. A request counts from the edge on that is not below its fine bucket, which
 /// is 1/16 wide: one of 4.9 ms, in the bucket that ends at 5.1 ms, counts in `le="0.01"`, not in `le="0.005"`.
-const EDGES_S: [f64; 18] = [
-    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 600.0,
-];
+const EDGES_S: [f64; 18] =
+    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 600.0];
 /// Sums that are kept of arms that no table has any more.
 const RETIRED_MAX: usize = 10_000;
 
@@ -153,7 +152,12 @@ fn render_gateway(shared: &Shared, out: &mut String) {
         family(out, name, "counter", help);
         line(out, name, "", count.load(Relaxed));
     }
-    family(out, "serin_gateway_refused_total", "counter", "Requests that the gateway answered with an error of its own.");
+    family(
+        out,
+        "serin_gateway_refused_total",
+        "counter",
+        "Requests that the gateway answered with an error of its own.",
+    );
     for (reason, count) in Refusal::INDEX.iter().zip(&stats.refused) {
         line(out, "serin_gateway_refused_total", &format!("reason=\"{reason}\""), count.load(Relaxed));
     }

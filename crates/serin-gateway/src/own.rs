@@ -165,7 +165,8 @@ pub fn not_found(table: &Table, path: &str) -> Refusal {
         ));
     };
     let routes = table.endpoints().iter().map(|endpoint| endpoint.route());
-    let mut names: Vec<_> = routes.filter(|route| route.namespace == model.namespace).map(|r| r.name.as_str()).collect();
+    let mut names: Vec<_> =
+        routes.filter(|route| route.namespace == model.namespace).map(|r| r.name.as_str()).collect();
     names.truncate(COMPARED_MAX);
     names.sort_by_key(|name| distance(name, model.name));
     names.truncate(NEARBY_MAX);
@@ -198,7 +199,8 @@ mod tests {
 
     #[test]
     fn distances_count_edits() {
-        for (a, b, edits) in [("", "", 0), ("income", "incme", 1), ("iris", "income", 5), ("a", "", 1), ("ab", "ba", 2)] {
+        for (a, b, edits) in [("", "", 0), ("income", "incme", 1), ("iris", "income", 5), ("a", "", 1), ("ab", "ba", 2)]
+        {
             assert_eq!((distance(a, b), distance(b, a)), (edits, edits), "{a} {b}");
         }
     }

@@ -7,11 +7,11 @@ use http_body::Frame;
 use serin_api::wire::OutcomeClass;
 use tokio::time::Instant;
 
+use crate::h1::framing::BodyDecoder;
 use crate::prediction::Prediction;
 use crate::ticket::Ticket;
 use crate::upstream::conn::{Conn, Deadline};
 use crate::upstream::exchange::FailureKind;
-use crate::h1::framing::BodyDecoder;
 use crate::worker::Worker;
 use std::rc::Rc;
 

@@ -23,7 +23,7 @@ pub const LAST_APPLIED_KEYS: [&str; 2] = [LAST_APPLIED, KUBECTL_LAST_APPLIED];
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Each object is created, or merged into the one that is there: fields that the manifest no longer has are removed, fields that
+Each object is created, or merged into the one that is there: fields that the manifest no longer has are removed, fields that \
 it never had stay. A field that does not exist is refused.
 
 Examples:

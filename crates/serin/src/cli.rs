@@ -21,7 +21,7 @@ use crate::{apply, delete, demo, describe, explain, gateway, get, rollout, simul
     arg_required_else_help = true,
     infer_long_args = true,
     after_help = "\
-Serin serves models, splits traffic between versions, watches what they do, and promotes or rolls back by itself.
+Serin serves models, splits traffic between versions, watches what they do, and promotes or rolls back by itself. \
 `serin VERB --help` has examples for each verb. Data goes to standard output, all else to standard error.
 
 Examples:

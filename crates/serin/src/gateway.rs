@@ -30,13 +30,13 @@ pub struct GatewayArgs {
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
---row reads the model's inputs first, and fits the values to them: one matrix row, or one value for each named input.
+--row reads the model's inputs first, and fits the values to them: one matrix row, or one value for each named input. \
 Without --data, --file or --row the request is read from standard input.
 
 Examples:
   serin infer income --row 39,6,13,4,1,1,4,1,2174,0,40,39,77516,9
   serin infer income --file request.json -v
-  serin infer income --data '{\"inputs\": [{\"name\": \"x\", \"shape\": [1, 1], \"datatype\": \"FP32\", \"data\": [1]}]}'
+  serin infer income --data \"$(cat request.json)\"
   serin infer income --row 1,2 --header x-user=anna -n fraud")]
 pub struct InferArgs {
     /// The endpoint
@@ -62,7 +62,7 @@ pub struct InferArgs {
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-The receipt is the serin-receipt header of the answer that the outcome is about; `serin infer -v` prints it. Posting the same
+The receipt is the serin-receipt header of the answer that the outcome is about; `serin infer -v` prints it. Posting the same \
 outcome twice is harmless.
 
 Examples:

@@ -13,7 +13,7 @@ use crate::target::{Target, TargetArgs};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-KIND is a kind, plural or short name of anything that the API serves, several with commas, or `serin` for all of Serin's kinds.
+KIND is a kind, plural or short name of anything that the API serves, several with commas, or `serin` for all of Serin's kinds. \
 endpoint, revision, rollout and server (and their plurals) are short for modelendpoint and so on.
 
 Examples:

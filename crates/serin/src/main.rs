@@ -1,5 +1,7 @@
 //! The `serin` binary: the command line, and the entry points of Serin's processes. It holds no logic of its own.
 
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
 mod api;
 mod apply;
 mod cli;

@@ -22,10 +22,10 @@ const RUNS_MAX: u64 = 1_000_000;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Each row is one candidate at one rate of requests. ROLLED BACK of a good candidate is the false-rollback rate: it should stay
+Each row is one candidate at one rate of requests. ROLLED BACK of a good candidate is the false-rollback rate: it should stay \
 below alpha. EXPOSED counts the requests that went to the candidate. The clock is virtual: an hour takes milliseconds.
 
-Without a flag that describes the candidate, a good one and one bad in each way that a gate looks for are tried. With one, a
+Without a flag that describes the candidate, a good one and one bad in each way that a gate looks for are tried. With one, a \
 good candidate and yours are.
 
 Examples:

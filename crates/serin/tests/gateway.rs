@@ -1,5 +1,7 @@
 //! infer and outcome against a gateway that notes what it is asked.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use std::sync::{Arc, Mutex};

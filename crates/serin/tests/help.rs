@@ -2,6 +2,8 @@
 //!
 //! `SERIN_UPDATE_HELP=1 cargo test --release -p serin --test help` writes the texts anew.
 
+#![allow(clippy::unwrap_used)]
+
 use std::path::Path;
 use std::process::Command;
 
@@ -50,7 +52,8 @@ fn every_help_text_is_the_one_on_file() {
     for verb in VERBS {
         let (code, text, err) = serin(&format!("{verb} --help"));
         assert_eq!((code, err.as_str()), (0, ""), "{verb}");
-        let file = folder.join(format!("{}.txt", if verb.is_empty() { "serin".into() } else { verb.replace(' ', "-") }));
+        let file =
+            folder.join(format!("{}.txt", if verb.is_empty() { "serin".into() } else { verb.replace(' ', "-") }));
         if std::env::var_os("SERIN_UPDATE_HELP").is_some() {
             std::fs::create_dir_all(&folder).unwrap();
             std::fs::write(&file, &text).unwrap();
@@ -126,7 +129,10 @@ fn the_version_is_that_of_the_package() {
     assert_eq!(text, format!("serin {}\n", env!("CARGO_PKG_VERSION")));
     let (_, json, _) = serin("version -o json");
     let value: serde_json::Value = serde_json::from_str(&json).unwrap();
-    assert_eq!((&value["version"], &value["apiVersion"]), (&env!("CARGO_PKG_VERSION").into(), &"serin.dev/v1alpha1".into()));
+    assert_eq!(
+        (&value["version"], &value["apiVersion"]),
+        (&env!("CARGO_PKG_VERSION").into(), &"serin.dev/v1alpha1".into())
+    );
 }
 
 #[test]

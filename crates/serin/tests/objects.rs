@@ -1,5 +1,7 @@
 //! apply, get, describe and delete against the embedded API.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use std::io::{BufRead as _, BufReader};

@@ -1,5 +1,7 @@
 //! The rollout verbs, explain and undo, against the embedded API; a rollout's status is written as control would.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use std::sync::Arc;

@@ -10,11 +10,11 @@ use http::{HeaderValue, Method, StatusCode, header};
 use tokio::time::Instant;
 
 use crate::h1::fields::Fields;
+use crate::h1::framing::BodyDecoder;
 use crate::upstream::conn::{Conn, Deadline};
 use crate::upstream::exchange::{FailureKind, Received, ReceivedBody};
 use crate::upstream::replica::{Load, Replica};
 use crate::upstream::request::{Outgoing, RequestBody};
-use crate::h1::framing::BodyDecoder;
 
 /// Time for a connection to control.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -94,7 +94,8 @@ impl Link {
         };
         let now = Instant::now();
         let deadline = Deadline { base: self.base, at: now + ANSWER_TIMEOUT };
-        let received = conn.exchange(&outgoing, whole_max, now, deadline, || {}).await.map_err(|failure| failure.kind)?;
+        let received =
+            conn.exchange(&outgoing, whole_max, now, deadline, || {}).await.map_err(|failure| failure.kind)?;
         Ok((conn, received))
     }
 

@@ -1,8 +1,8 @@
 //! Telling control what was observed, every 100 ms.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use serin_api::wire::{ObservationBatch, WIRE_VERSION};

@@ -149,7 +149,8 @@ impl Publisher {
 
     /// Looks which switches are over: nothing is in flight to the old version any more.
     pub fn settle(&mut self) {
-        let over = |s: &Settling| s.swapped_at.elapsed() >= SWITCH_SETTLES && s.counters.iter().all(|c| c.in_flight() == 0);
+        let over =
+            |s: &Settling| s.swapped_at.elapsed() >= SWITCH_SETTLES && s.counters.iter().all(|c| c.in_flight() == 0);
         for settled in self.settling.extract_if(.., |settling| over(settling)) {
             let swapped_ns = self.shared.ns(settled.swapped_at);
             let after = |of: fn(&ArmCounters) -> u64| {
@@ -200,5 +201,7 @@ fn served(route: &EndpointRoute) -> impl Iterator<Item = &str> {
         _ => route.strata.get(usize::from(strata::DEFAULT)).copied().unwrap_or_default(),
     };
     let arms = [(0, weight.complement()), (1, weight)];
-    arms.into_iter().filter(|(_, share)| *share > Weight::ZERO).filter_map(|(arm, _)| Some(&*route.arms.get(arm)?.revision))
+    arms.into_iter()
+        .filter(|(_, share)| *share > Weight::ZERO)
+        .filter_map(|(arm, _)| Some(&*route.arms.get(arm)?.revision))
 }

@@ -237,7 +237,11 @@ impl Talk {
         let caller = Caller::new(&self.worker, self.conn.peer(), &Default::default());
         let answer = finish(&self.worker, &caller, Err(refusal));
         self.out.clear();
-        write_head(&mut self.out, &answer, Sending { date: &self.worker.date(), connection: Some("close"), body: None });
+        write_head(
+            &mut self.out,
+            &answer,
+            Sending { date: &self.worker.date(), connection: Some("close"), body: None },
+        );
         if let Payload::Whole(bytes) = &answer.payload {
             self.out.extend_from_slice(bytes);
         }
@@ -247,8 +251,8 @@ impl Talk {
 
     /// Sends an answer; whether it was complete.
     async fn send(&mut self, head: &RequestHead, answer: Answer, keep: bool) -> io::Result<bool> {
-        let bodyless = head.method == Method::HEAD
-            || matches!(answer.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        let bodyless =
+            head.method == Method::HEAD || matches!(answer.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
         let body = match &answer.payload {
             _ if bodyless => BodySent::None,
             Payload::Whole(bytes) => BodySent::Length(bytes.len() as u64),
@@ -391,7 +395,12 @@ fn has_head_end(bytes: &[u8], searched: usize) -> bool {
     ends.any(|at| matches!(bytes[at + 1..], [b'\n', ..] | [b'\r', b'\n', ..]))
 }
 
-fn poll_fill(stream: &mut TcpStream, buffer: &mut BytesMut, room: usize, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+fn poll_fill(
+    stream: &mut TcpStream,
+    buffer: &mut BytesMut,
+    room: usize,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<usize>> {
     buffer.reserve(room);
     // The future holds no state of its own: dropping it between two polls loses nothing.
     pin!(stream.read_buf(buffer)).poll(cx)
@@ -443,7 +452,9 @@ fn write_head(out: &mut Vec<u8>, answer: &Answer, sending: Sending<'_>) {
         BodySent::None => match (answer.declared, &answer.payload) {
             _ if answer.status == StatusCode::NO_CONTENT => {}
             (Some(length), _) => push_length(out, length),
-            (None, Payload::Whole(bytes)) if answer.status != StatusCode::NOT_MODIFIED => push_length(out, bytes.len() as u64),
+            (None, Payload::Whole(bytes)) if answer.status != StatusCode::NOT_MODIFIED => {
+                push_length(out, bytes.len() as u64)
+            }
             _ => {}
         },
     }
@@ -478,10 +489,7 @@ impl Body for ClientBody<'_> {
     type Data = Bytes;
     type Error = ClientBodyError;
 
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, ClientBodyError>>> {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ClientBodyError>>> {
         let this = self.get_mut();
         loop {
             match this.decoder.take(this.buffer) {

@@ -88,9 +88,9 @@ async fn respond(worker: Rc<Worker>, conn: Rc<ClientConn>, request: Request<Inco
         Ok(head) => {
             let caller = Caller::new(&worker, conn.peer(), &head.fields);
             let ready = match plan(&worker, &head) {
-                Ok(plan) => {
-                    collect(worker.shared(), body, plan.body_max, plan.patience).await.map(|(body, budget)| (plan, body, budget))
-                }
+                Ok(plan) => collect(worker.shared(), body, plan.body_max, plan.patience)
+                    .await
+                    .map(|(body, budget)| (plan, body, budget)),
                 Err(refusal) => Err(refusal),
             };
             match ready {

@@ -164,7 +164,6 @@ fn chunk_size(line: &[u8]) -> Option<u64> {
     u64::from_str_radix(std::str::from_utf8(&line[..digits]).ok()?, 16).ok()
 }
 
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -173,13 +173,14 @@ impl Compiler {
         check(key, route)?;
         let rules = route.rules.iter().map(Rule::compile).collect::<Result<Vec<_>, _>>()?;
         let unit_header = route.unit_header.as_deref().map(|name| header_name("unit_header", name)).transpose()?;
-        let arms = (route.arms.iter().enumerate())
-            .map(|(index, arm)| self.arm(index, arm))
-            .collect::<Result<Vec<_>, _>>()?;
+        let arms =
+            (route.arms.iter().enumerate()).map(|(index, arm)| self.arm(index, arm)).collect::<Result<Vec<_>, _>>()?;
         let shares = shares(&route.strata, arms.len());
         let used = |stratum: usize| stratum == 0 || rules.iter().any(|rule| usize::from(rule.stratum()) == stratum);
         let lanes = (0..shares.len())
-            .map(|stratum| if used(stratum) { self.lanes(route, stratum as u16, unit_header.is_some()) } else { vec![] })
+            .map(
+                |stratum| if used(stratum) { self.lanes(route, stratum as u16, unit_header.is_some()) } else { vec![] },
+            )
             .collect();
         Ok(Endpoint {
             key: key.to_owned(),
@@ -210,12 +211,8 @@ impl Compiler {
     fn lanes(&self, route: &EndpointRoute, stratum: u16, keyed: bool) -> Vec<Lane> {
         let endpoint = format!("{}/{}", route.namespace, route.name);
         let lane = |arm: &routes::Arm| {
-            let key = ArmKey {
-                endpoint: endpoint.clone(),
-                epoch: route.epoch,
-                stratum,
-                revision: arm.revision.clone(),
-            };
+            let key =
+                ArmKey { endpoint: endpoint.clone(), epoch: route.epoch, stratum, revision: arm.revision.clone() };
             let labels = ArmLabels {
                 namespace: route.namespace.clone(),
                 name: route.name.clone(),
@@ -382,7 +379,10 @@ impl Endpoint {
 
 impl std::fmt::Debug for Table {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Table").field("generation", &self.generation).field("endpoints", &self.endpoints).finish_non_exhaustive()
+        f.debug_struct("Table")
+            .field("generation", &self.generation)
+            .field("endpoints", &self.endpoints)
+            .finish_non_exhaustive()
     }
 }
 

@@ -114,5 +114,7 @@ fn is_reserved(path: &str) -> bool {
 /// Whether an endpoint may own this prefix.
 #[must_use]
 pub fn is_routable_prefix(prefix: &str) -> bool {
-    prefix.starts_with('/') && !is_reserved(prefix) && prefix.bytes().all(|b| b.is_ascii_graphic() && b != b'?' && b != b'#')
+    prefix.starts_with('/')
+        && !is_reserved(prefix)
+        && prefix.bytes().all(|b| b.is_ascii_graphic() && b != b'?' && b != b'#')
 }

@@ -263,7 +263,9 @@ pub fn choose(replicas: &[Arc<Replica>], avoid: &[usize], start: usize) -> Optio
     let len = replicas.len();
     let order = (0..len).map(|step| (start % len + step) % len).filter(|index| !avoid.contains(index));
     let ready = order.clone().filter(|index| !replicas[*index].is_aside()).take(CHOICE_MAX);
-    ready.min_by_key(|index| replicas[*index].in_flight()).or_else(|| order.min_by_key(|index| replicas[*index].in_flight()))
+    ready
+        .min_by_key(|index| replicas[*index].in_flight())
+        .or_else(|| order.min_by_key(|index| replicas[*index].in_flight()))
 }
 
 /// All replicas of the table in force, and the way to have one probed.

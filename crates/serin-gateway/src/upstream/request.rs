@@ -137,7 +137,9 @@ pub fn push_number(out: &mut Vec<u8>, mut number: u64) {
 
 /// Headers that [`Outgoing::write_head`] writes itself, and `Expect`, which the gateway has answered.
 fn is_written_apart(name: &HeaderName) -> bool {
-    matches!(*name, header::HOST | header::CONTENT_LENGTH | header::EXPECT) || *name == REQUEST_ID || *name == FORWARDED_FOR
+    matches!(*name, header::HOST | header::CONTENT_LENGTH | header::EXPECT)
+        || *name == REQUEST_ID
+        || *name == FORWARDED_FOR
 }
 
 /// Methods whose requests say that they have no body, when they have none.

@@ -118,16 +118,30 @@ fn answers_of_every_framing_reach_the_caller_whole() {
         ("length, in pieces", "abcdef".into(), Box::new(move || slow(&answer(200, "", "abcdef"), 7))),
         ("chunked", "abcdef".into(), Box::new(move || Act::Say(chunked(&["abc", "def"])))),
         ("chunked, in pieces", "abcdef".into(), Box::new(move || slow(&chunked(&["abc", "def"]), 9))),
-        ("chunked, with a trailer", "abc".into(), Box::new(|| {
-            Act::Say(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3;x=y\r\nabc\r\n0\r\nx: y\r\n\r\n".to_vec())
-        })),
+        (
+            "chunked, with a trailer",
+            "abc".into(),
+            Box::new(|| {
+                Act::Say(
+                    b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3;x=y\r\nabc\r\n0\r\nx: y\r\n\r\n".to_vec(),
+                )
+            }),
+        ),
         ("until the end", "abc".into(), Box::new(|| Act::SayAndClose(b"HTTP/1.1 200 OK\r\n\r\nabc".to_vec()))),
-        ("HTTP/1.0", "abc".into(), Box::new(|| Act::SayAndClose(b"HTTP/1.0 200 OK\r\ncontent-length: 3\r\n\r\nabc".to_vec()))),
+        (
+            "HTTP/1.0",
+            "abc".into(),
+            Box::new(|| Act::SayAndClose(b"HTTP/1.0 200 OK\r\ncontent-length: 3\r\n\r\nabc".to_vec())),
+        ),
         ("close", "abc".into(), Box::new(|| Act::SayAndClose(answer(200, "connection: close\r\n", "abc")))),
-        ("interim answers", "abc".into(), Box::new(|| {
-            let interim = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n".to_vec();
-            Act::Say([interim, answer(200, "", "abc")].concat())
-        })),
+        (
+            "interim answers",
+            "abc".into(),
+            Box::new(|| {
+                let interim = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n".to_vec();
+                Act::Say([interim, answer(200, "", "abc")].concat())
+            }),
+        ),
         ("larger than the buffer", big.clone(), Box::new(move || Act::Say(answer(200, "", &big)))),
     ];
     for (why, want, make) in rows {
@@ -209,7 +223,9 @@ fn head_requests_have_no_body() {
     with_path.path = Some("/".into());
     let gateway = TestGateway::serving(table(with_path));
     let mut client = Client::connect(gateway.data);
-    client.write("HEAD /x HTTP/1.1\r\nhost: a\r\n\r\nGET /v2/health/live HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
+    client.write(
+        "HEAD /x HTTP/1.1\r\nhost: a\r\n\r\nGET /v2/health/live HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n",
+    );
     let text = String::from_utf8(client.rest()).unwrap();
     assert!(text.contains("content-length: 7\r\n") && text.ends_with("{\"live\":true}"), "{text}");
 }

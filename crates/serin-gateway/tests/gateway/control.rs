@@ -285,7 +285,8 @@ fn outcomes_go_to_control_and_are_refused_while_it_is_away() {
     let control = Control::start(dir.path(), RouteTable::default());
     let gateway = TestGateway::following(&control.socket, dir);
     let outcome = "{\"receipt\":\"v1.a.b\",\"label\":1}";
-    let request = format!("POST /serin/v1/outcomes HTTP/1.1\r\nhost: a\r\ncontent-length: {}\r\n\r\n{outcome}", outcome.len());
+    let request =
+        format!("POST /serin/v1/outcomes HTTP/1.1\r\nhost: a\r\ncontent-length: {}\r\n\r\n{outcome}", outcome.len());
     for _ in 0..3 {
         let reply = gateway.send(&request);
         assert_eq!((reply.status, reply.text().as_str()), (200, "{\"status\":\"recorded\"}"));

@@ -47,7 +47,11 @@ impl TestGateway {
         TestGateway::start(|config| config.control_socket = Some(socket.to_owned()), None, dir)
     }
 
-    fn start(change: impl FnOnce(&mut GatewayConfig), table: Option<RouteTable>, dir: tempfile::TempDir) -> TestGateway {
+    fn start(
+        change: impl FnOnce(&mut GatewayConfig),
+        table: Option<RouteTable>,
+        dir: tempfile::TempDir,
+    ) -> TestGateway {
         let mut config = GatewayConfig::new("gateway-0", dir.path().join("gateway"));
         config.listen = SocketAddr::from(([127, 0, 0, 1], 0));
         config.admin = SocketAddr::from(([127, 0, 0, 1], 0));

@@ -249,7 +249,9 @@ fn fifty_switches_each_way_under_load_lose_no_request() {
     });
     let of = |field: &str| -> Vec<u64> { switches.iter().map(|switch| switch[field].as_u64().unwrap()).collect() };
     let (dispatched, completed) = (percentile(of("lastDispatchedNs"), 0.99), percentile(of("lastCompletedNs"), 0.99));
-    println!("{answered} requests over 100 switches; p99 last dispatched {dispatched} ns, last completed {completed} ns");
+    println!(
+        "{answered} requests over 100 switches; p99 last dispatched {dispatched} ns, last completed {completed} ns"
+    );
     // The goal is 1 ms on a quiet machine; tests share theirs.
     assert!(dispatched < 50_000_000, "{dispatched} ns");
     assert_eq!(gateway.metric("serin_answers_total", &[("code", "2xx")]), answered as f64);

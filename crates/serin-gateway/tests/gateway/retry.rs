@@ -76,12 +76,15 @@ fn a_failed_candidate_is_replaced_by_active_and_counts_as_what_it_was() {
             assert_eq!(got, (true, served == "v2", retried), "{why}");
             assert_eq!(receipt.revision, format!("m-{served}"), "{why}");
         }
-        let counted = |class: &str, role: &str| {
-            gateway.metric("serin_requests_total", &[("class", class), ("role", role)])
-        };
+        let counted =
+            |class: &str, role: &str| gateway.metric("serin_requests_total", &[("class", class), ("role", role)]);
         assert_eq!(counted(class, "candidate"), 1.0, "{why}");
         assert_eq!(gateway.metric("serin_requests_total", &[]), 1.0, "{why}: one event per request");
-        assert_eq!(gateway.metric("serin_retries_total", &[("role", "candidate")]), f64::from(u8::from(retried)), "{why}");
+        assert_eq!(
+            gateway.metric("serin_retries_total", &[("role", "candidate")]),
+            f64::from(u8::from(retried)),
+            "{why}"
+        );
         let code = format!("{}xx", status / 100);
         assert_eq!(gateway.metric("serin_answers_total", &[("code", &code)]), 1.0, "{why}");
     }

@@ -141,7 +141,10 @@ fn answers_name_their_version_and_carry_a_receipt_that_verifies() {
         let receipt = verify(reply.header("serin-receipt").unwrap(), &keys).unwrap();
         assert_eq!((receipt.endpoint.as_str(), receipt.revision), ("default/m", format!("m-{version}")));
         assert_eq!((receipt.bucket, receipt.epoch, receipt.stratum), (Some(bucket), 1, 0));
-        assert_eq!((receipt.assigned_candidate, receipt.served_candidate, receipt.retried), (candidate, candidate, false));
+        assert_eq!(
+            (receipt.assigned_candidate, receipt.served_candidate, receipt.retried),
+            (candidate, candidate, false)
+        );
         assert_eq!(receipt.class.as_deref(), candidate.then_some(">50K"));
         assert_eq!(receipt.score, candidate.then_some(0.75));
         let hex: String = receipt.id.iter().map(|byte| format!("{byte:02x}")).collect();
@@ -157,8 +160,7 @@ fn answers_name_their_version_and_carry_a_receipt_that_verifies() {
 fn what_is_no_inference_is_routed_but_is_no_evidence() {
     let (v1, v2) = (Upstream::start(named("v1")), Upstream::start(named("v2")));
     let mut route = route(&at(&[&v1]), &at(&[&v2]), 100.0);
-    route.rules =
-        vec![RouteRule { headers: vec![("x-canary".into(), "yes".into())], to: RuleTarget::Candidate }];
+    route.rules = vec![RouteRule { headers: vec![("x-canary".into(), "yes".into())], to: RuleTarget::Candidate }];
     route.strata[0] = Weight::from_percent(50.0).unwrap();
     let gateway = TestGateway::serving(table(route));
     for (headers, version) in [("", "v1"), ("x-canary: yes\r\n", "v2")] {
@@ -220,7 +222,8 @@ fn unix_sockets_are_upstreams_too() {
 
 #[test]
 fn http_2_is_spoken_on_the_same_port() {
-    let upstream = Upstream::start(|seen: &Seen| Act::Say(answer(200, "", &format!("{} {}", seen.line, seen.headers["host"]))));
+    let upstream =
+        Upstream::start(|seen: &Seen| Act::Say(answer(200, "", &format!("{} {}", seen.line, seen.headers["host"]))));
     let gateway = TestGateway::serving(table(route(&at(&[&upstream]), &[], 0.0)));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {

@@ -19,7 +19,7 @@ use crate::target::{Target, TargetArgs};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Started by `serin up`. Without --api-listen it serves no API of its own and works on the one that the target flags name, such
+Started by `serin up`. Without --api-listen it serves no API of its own and works on the one that the target flags name, such \
 as a cluster's. Models run where a supervisor connects to its socket. Exit code 75: another one has this home.
 
 Examples:

@@ -11,7 +11,7 @@ use crate::target::TargetArgs;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Started by `serin up`. It takes its routes from control's socket under the home, and serves the last ones while control is away.
+Started by `serin up`. It takes its routes from control's socket under the home, and serves the last ones while control is away. \
 Exit code 75: another one has this home.
 
 Examples:

@@ -23,7 +23,11 @@ const LOG: &str = "info,kube_client=warn,kube_runtime=warn,hyper=warn,h2=warn,ru
 
 /// Logs to standard error, which is a file under `serin up`: no colour.
 fn log_to_stderr() {
-    let filter = EnvFilter::try_from_env("SERIN_LOG").unwrap_or_else(|_| EnvFilter::new(LOG));
+    log_at(LOG);
+}
+
+fn log_at(default: &str) {
+    let filter = EnvFilter::try_from_env("SERIN_LOG").unwrap_or_else(|_| EnvFilter::new(default));
     // A second subscriber in one process is refused, which is all right: the first one logs.
     let _ = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(std::io::stderr).try_init();
 }

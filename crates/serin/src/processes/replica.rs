@@ -11,7 +11,7 @@ use crate::target::TargetArgs;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Started by `serin up`, which writes the slot's spec. A slot with a command becomes that command. Exit codes: 75 when another
+Started by `serin up`, which writes the slot's spec. A slot with a command becomes that command. Exit codes: 75 when another \
 process holds the slot, 78 when the spec cannot be run.
 
 Examples:

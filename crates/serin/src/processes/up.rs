@@ -23,8 +23,8 @@ const TAIL: usize = 2_000;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Runs the control plane (with its own Kubernetes-style API), the gateway and every model replica as processes of this machine,
-on loopback only. Ctrl-C or `serin down` ends all. What is still running after a sudden death of `serin up` is taken over by
+Runs the control plane (with its own Kubernetes-style API), the gateway and every model replica as processes of this machine, \
+on loopback only. Ctrl-C or `serin down` ends all. What is still running after a sudden death of `serin up` is taken over by \
 the next one, without a failed request.
 
 Port 0 means a free port, chosen once and kept for this home.
@@ -54,6 +54,8 @@ pub async fn up(args: &UpArgs, target: &TargetArgs, out: &mut dyn Write) -> Resu
     if args.detach {
         return detach(args, &layout, out).await;
     }
+    // A person reads this terminal: only what is wrong.
+    super::log_at("warn");
     let config = SupervisorConfig {
         gateway_port: args.gateway_port,
         admin_port: args.admin_port,

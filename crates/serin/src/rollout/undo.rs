@@ -16,8 +16,8 @@ use crate::target::Target;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-spec.model of the endpoint becomes what it was before the last promotion. Serin switches to it at once: it served before.
-With --to-revision: to any revision of the endpoint, at once if it served before. To leave a rollout that is still under way,
+spec.model of the endpoint becomes what it was before the last promotion. Serin switches to it at once: it served before. \
+With --to-revision: to any revision of the endpoint, at once if it served before. To leave a rollout that is still under way, \
 abort it instead.
 
 Examples:

@@ -26,7 +26,7 @@ pub struct VerbArgs {
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Without --full the step under way ends now, whether its gates pass or not; the next step begins. A gate that fails still rolls
+Without --full the step under way ends now, whether its gates pass or not; the next step begins. A gate that fails still rolls \
 back. If the rollout has moved to another step meanwhile, nothing is changed.
 
 Examples:
