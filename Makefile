@@ -32,7 +32,7 @@ check: tools-rust ## Format, lints, generated files, dependencies.
 gen: tools-rust ## Writes the generated files.
 	$(CARGO) run --release --locked -q -p xtask -- gen
 
-bench: build ## Side-by-side benchmarks. SUITE=gateway|serving|all.
+bench: build ## Side-by-side benchmarks. SUITE=gateway|all.
 	bench/run.sh $(SUITE)
 
 fuzz: ## Ten minutes of each fuzz target.
