@@ -92,7 +92,12 @@ fn cell(served: &Served, column: &Column, object: &Value, now: jiff::Timestamp) 
         "integer" => {
             value.as_i64().or_else(|| value.as_f64().map(|value| value as i64)).map_or(Value::Null, Value::from)
         }
-        "number" => value.as_f64().map_or(Value::Null, Value::from),
+        // Whole numbers are sent without a fraction, as Go writes them.
+        "number" => match value.as_f64() {
+            Some(number) if number.fract() == 0.0 && number.abs() < 1e15 => (number as i64).into(),
+            Some(number) => number.into(),
+            None => Value::Null,
+        },
         "boolean" => value.as_bool().map_or(Value::Null, Value::from),
         "date" => value.as_str().map_or(Value::Null, |text| age(text, now).into()),
         // A string column prints whatever it finds.

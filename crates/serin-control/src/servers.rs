@@ -41,6 +41,7 @@ async fn wanted(hub: &Hub, client: &Client, published: &BTreeMap<String, SlotSpe
     for server in hub.servers.list(|s| s.metadata.deletion_timestamp.is_none()) {
         let namespace = server.namespace().unwrap_or_default();
         let endpoint = hub.endpoints.get(&key(&namespace, &server.spec.endpoint));
+        let has_endpoint = endpoint.is_some();
         let drain = endpoint.map_or(DRAIN_DEFAULT, |e| e.spec.traffic.drain);
         let described = match hub.revisions.get(&key(&namespace, &server.spec.revision)) {
             Some(revision) => {
@@ -53,7 +54,10 @@ async fn wanted(hub: &Hub, client: &Client, published: &BTreeMap<String, SlotSpe
         match described {
             Ok(described) => slots.extend(described),
             Err(problem) => {
-                tracing::warn!(server = %server.name_any(), %problem, "model server cannot be run");
+                // What belonged to a deleted endpoint is collected one by one, and serves until it is its turn.
+                if has_endpoint {
+                    tracing::warn!(server = %server.name_any(), %problem, "model server cannot be run");
+                }
                 for replica in 0..server.spec.replicas {
                     let slot = process::slot_name(&namespace, &server.name_any(), replica);
                     if let Some(spec) = published.get(&slot) {

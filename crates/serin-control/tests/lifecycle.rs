@@ -1,4 +1,5 @@
 //! The lifecycle of an endpoint, played on a small world that carries out every change that is due.
+#![allow(clippy::unwrap_used)] // In a test that is the message.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

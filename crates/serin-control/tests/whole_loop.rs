@@ -1,5 +1,6 @@
 //! Control as a whole, on the embedded API: manifests in, processes and routes out, observations back. The node and the gateway
 //! are played from outside, over the real socket, so that traffic is exact.
+#![allow(clippy::unwrap_used)] // In a test that is the message.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

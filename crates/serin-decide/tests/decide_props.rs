@@ -268,10 +268,9 @@ proptest! {
         for event in events.iter().filter(|e| !matches!(e, Event::Serve { .. } | Event::Promote(Some(1..) | None))) {
             happen(&mut world, &mut lag, event);
             // A person may end a pause before the first step, but no canary step.
-            if let Some(Promote { step: Some(0), .. }) = &world.spec.promote {
-                if world.plan.steps[0] != (serin_decide::rollout::PlanStep::Pause { duration: None }) {
-                    world.spec.promote = None;
-                }
+            let to_first = matches!(&world.spec.promote, Some(Promote { step: Some(0), .. }));
+            if to_first && world.plan.steps[0] != (serin_decide::rollout::PlanStep::Pause { duration: None }) {
+                world.spec.promote = None;
             }
             decide_and_check(&mut world, lag)?;
             prop_assert!(world.status.phase != RolloutPhase::Promoted);

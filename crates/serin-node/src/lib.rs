@@ -15,6 +15,7 @@ pub mod plan;
 mod ports;
 mod process;
 mod ready;
+mod record;
 mod replica;
 mod stream;
 mod supervisor;

@@ -8,8 +8,12 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::disk;
-use crate::error::NodeError;
+use serde::{Deserialize, Serialize};
+use serin_api::layout::Layout;
+
+use crate::error::{NodeError, io as failed};
+use crate::lock::{self, Found};
+use crate::{CONTROL_SLOT, GATEWAY_SLOT, disk};
 
 /// Lowest port that is picked; most well-known development servers are below.
 const LOWEST: u16 = 20_000;
@@ -66,7 +70,7 @@ impl Ports {
 
     /// Gives a slot a new port in the place of `old`, which another program has.
     pub(crate) fn renew(&self, file: &Path, old: Option<u16>) -> Result<u16, NodeError> {
-        let port = self.pick().map_err(crate::error::io("pick a port for", file))?;
+        let port = self.pick().map_err(failed("pick a port for", file))?;
         disk::write_private(file, port.to_string().as_bytes())?;
         if let Some(old) = old {
             self.release(old);
@@ -74,9 +78,59 @@ impl Ports {
         Ok(port)
     }
 
+    /// The ports of the gateway, its admin listener and the API, in this order: as `wanted`; where that is 0 the one that was
+    /// picked before, or a new one.
+    pub(crate) fn settle(&self, layout: &Layout, wanted: [u16; 3]) -> Result<[u16; 3], NodeError> {
+        const ROLES: [&str; 3] = ["gateway", "admin", "api"];
+        let file = layout.node().join("ports.json");
+        let before: Picked =
+            disk::read_if_there(&file)?.and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
+        let mut picked = [before.gateway, before.admin, before.api];
+        let mut settled = wanted;
+        for (first, second) in [(0, 1), (0, 2), (1, 2)] {
+            if settled[first] != 0 && settled[first] == settled[second] {
+                let (first, second, port) = (ROLES[first], ROLES[second], settled[first]);
+                return Err(NodeError::SamePort { first, second, port });
+            }
+        }
+        settled.iter().filter(|port| **port != 0).for_each(|port| self.reserve(*port));
+        for role in 0..3 {
+            let owner = if ROLES[role] == "api" { CONTROL_SLOT } else { GATEWAY_SLOT };
+            // A live owner may have it, and is adopted.
+            let is_held = !matches!(lock::look(&lock::lock_path(layout, owner))?, Found::Free(_));
+            let is_usable = |port: u16| if is_held { Ok(()) } else { check_free(port) };
+            if settled[role] != 0 {
+                let port = settled[role];
+                is_usable(port).map_err(|why| NodeError::Port { role: ROLES[role], port, why })?;
+                continue;
+            }
+            if picked[role] == 0 || settled.contains(&picked[role]) || is_usable(picked[role]).is_err() {
+                picked[role] = self.pick().map_err(failed("pick a port for", &file))?;
+            }
+            self.reserve(picked[role]);
+            settled[role] = picked[role];
+        }
+        let [gateway, admin, api] = picked;
+        let after = Picked { gateway, admin, api };
+        if after != before {
+            let text = serde_json::to_vec(&after).expect("ports have string keys only");
+            disk::write_private(&file, &text)?;
+        }
+        Ok(settled)
+    }
+
     fn taken(&self) -> MutexGuard<'_, BTreeSet<u16>> {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Ports that were picked, in `ports.json`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+struct Picked {
+    gateway: u16,
+    admin: u16,
+    api: u16,
 }
 
 /// Reads the content of a `port` file.

@@ -21,6 +21,9 @@ use crate::lock::{self, Found, Holder};
 /// How long killed strays have to be gone.
 const STRAYS_GONE_WITHIN: Duration = Duration::from_secs(2);
 
+/// How long a process that is in the middle of an exec is looked at again.
+const EXEC_MAX: Duration = Duration::from_secs(1);
+
 /// A live process of a slot.
 #[derive(Clone, Debug)]
 pub(crate) struct Live {
@@ -142,20 +145,61 @@ fn find_strays(lock: &Path) -> Vec<OwnedFd> {
     let mut mark = format!("{SLOT_LOCK_ENV}=").into_bytes();
     mark.extend_from_slice(lock.as_os_str().as_bytes());
     let belongs = |process: &Path| {
-        let marked = fs::read(process.join("environ")).is_ok_and(|env| env.split(|b| *b == 0).any(|var| var == mark));
-        marked || open_files(process).any(|file| file == resolved)
-    };
-    let Ok(processes) = fs::read_dir("/proc") else { return Vec::new() };
-    let found = processes.flatten().filter_map(|entry| {
-        let id: i32 = entry.file_name().to_str()?.parse().ok()?;
-        if id == std::process::id() as i32 || !belongs(&entry.path()) {
-            return None;
+        if open_files(process).any(|file| file == resolved) {
+            return Belongs::Yes;
         }
-        let pidfd = pidfd_open(Pid::from_raw(id)?, PidfdFlags::empty()).ok()?;
-        // Looked at once more: the id may have passed on before the pidfd was opened.
-        belongs(&entry.path()).then_some(pidfd)
-    });
-    found.collect()
+        // In the middle of an exec the environment and the command line read as empty, and a read that an exec overtakes ends
+        // early. A kernel thread, whose are always empty, has no executable.
+        let read = |file: &str| fs::read(process.join(file)).unwrap_or_default();
+        let (environ, command, again) = (read("environ"), read("cmdline"), read("environ"));
+        let is_marked = |environ: &[u8]| environ.split(|b| *b == 0).any(|var| var == mark);
+        let in_exec = || environ.is_empty() && command.is_empty() && fs::read_link(process.join("exe")).is_ok();
+        if is_marked(&environ) || is_marked(&again) {
+            Belongs::Yes
+        } else if environ != again || in_exec() {
+            Belongs::CannotTell
+        } else {
+            Belongs::No
+        }
+    };
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let mut unclear: Vec<PathBuf> = processes.map(|entry| entry.path()).collect();
+    let mut found = Vec::new();
+    let give_up = Instant::now() + EXEC_MAX;
+    loop {
+        unclear.retain(|process| {
+            let Some(id) = id_of(process).filter(|id| id.as_raw_nonzero().get() != std::process::id() as i32) else {
+                return false;
+            };
+            let mut answer = belongs(process);
+            if answer == Belongs::Yes {
+                let Ok(pidfd) = pidfd_open(id, PidfdFlags::empty()) else { return false };
+                // Looked at once more: the id may have passed on before the pidfd was opened.
+                answer = belongs(process);
+                if answer == Belongs::Yes {
+                    found.push(pidfd);
+                }
+            }
+            answer == Belongs::CannotTell
+        });
+        if unclear.is_empty() || Instant::now() >= give_up {
+            return found;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Whether a process belongs to a slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Belongs {
+    Yes,
+    No,
+    CannotTell,
+}
+
+/// The process that a folder of /proc is of; `None` for other folders.
+fn id_of(process: &Path) -> Option<Pid> {
+    Pid::from_raw(process.file_name()?.to_str()?.parse().ok()?)
 }
 
 fn open_files(process: &Path) -> impl Iterator<Item = PathBuf> {
@@ -237,6 +281,18 @@ mod tests {
         assert!(neighbour.try_wait().unwrap().is_none());
         neighbour.kill().unwrap();
         neighbour.wait().unwrap();
+    }
+
+    #[test]
+    fn a_stray_is_found_while_it_execs() {
+        let temp = tempfile::tempdir().unwrap();
+        let lock = temp.path().join("lock");
+        // Many of these looks fall into the exec.
+        for _ in 0..100 {
+            let mut stray = shell("exec sleep 1000", &lock);
+            assert!(clear_strays(&lock, true));
+            assert_eq!(ended_by(&mut stray), Some(9));
+        }
     }
 
     #[test]

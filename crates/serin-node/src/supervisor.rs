@@ -2,17 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::process::Signal;
-use serde::{Deserialize, Serialize};
 use serin_api::layout::Layout;
 use serin_api::wire::processes::{NodeStatus, Process, ProcessSet, SlotState, SlotStatus};
 use serin_api::wire::routes::Address;
 use tokio::sync::{mpsc, watch};
-use tokio::task::{AbortHandle, spawn_blocking};
+use tokio::task::spawn_blocking;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 
 use crate::error::{NodeError, io};
@@ -22,11 +21,10 @@ use crate::plan::{self, Action, Desired, Pace, Phase, Slot, Tick, Why, Wish};
 use crate::ports::{self, Ports};
 use crate::process::{self, Live};
 use crate::ready::{self, Check, Seen, Target};
+use crate::record::{AbortOnDrop, Record};
 use crate::up::Up;
 use crate::{CONTROL_SLOT, GATEWAY_SLOT, disk, stream};
 
-/// Most of a process's output that is quoted in a reason, so that a whole reason stays under 2 KiB.
-const TAIL_BYTES_MAX: usize = 1_700;
 /// How often the sizes of logs are looked at.
 const LOGS_EVERY: Duration = Duration::from_secs(10);
 /// How long no status is posted after a start while adopted processes were not probed yet.
@@ -110,24 +108,6 @@ enum Stage {
     EndControl,
 }
 
-/// What is known about a slot beside its [`Slot`].
-struct Record {
-    /// What its process runs, or ran last.
-    runs: Option<Runs>,
-    address: Address,
-    port: Option<u16>,
-    live: Option<Live>,
-    probe: Option<AbortOnDrop>,
-    /// Tells the news of its current process from those of earlier ones.
-    run: u64,
-    log_from: u64,
-    started: Tick,
-    /// Why it is not ready.
-    reason: Option<String>,
-    /// What the last probe said.
-    unready: Option<String>,
-}
-
 /// What happened to a slot.
 enum News {
     Launched(Result<Box<Launched>, NodeError>),
@@ -145,7 +125,8 @@ impl Supervisor {
             return Err(NodeError::NodeName { node: config.node });
         }
         let mut supervisor = Supervisor::take(config.layout.clone())?;
-        let ports = settle_ports(&supervisor.layout, &supervisor.ports, &config)?;
+        let wanted = [config.gateway_port, config.admin_port, config.api_port];
+        let ports = supervisor.ports.settle(&supervisor.layout, wanted)?;
         let [gateway, admin, api] = ports.map(|port| ports::loopback(port).to_string());
         let home = supervisor.layout.home().to_string_lossy().into_owned();
         let args = |start: &[&str], more: Vec<String>| -> Vec<String> {
@@ -663,118 +644,7 @@ impl Supervisor {
     }
 }
 
-impl Record {
-    fn new(address: Address, port: Option<u16>) -> Record {
-        Record {
-            runs: None,
-            address,
-            port,
-            live: None,
-            probe: None,
-            run: 0,
-            log_from: 0,
-            started: Tick::ZERO,
-            reason: None,
-            unready: None,
-        }
-    }
-
-    fn status(&self, slot: &Slot) -> SlotStatus {
-        let state = match slot.phase {
-            Phase::Down { .. } => SlotState::BackOff,
-            Phase::Launching | Phase::Starting { .. } => SlotState::Starting,
-            Phase::Ready { .. } => SlotState::Ready,
-            Phase::Stopping { .. } => SlotState::Stopping,
-        };
-        SlotStatus {
-            state,
-            address: self.address.clone(),
-            pid: self.live.as_ref().map(|live| live.pid.as_raw_nonzero().get()),
-            started_at: self.live.as_ref().map(|live| live.started_at),
-            restarts: slot.starts.saturating_sub(1),
-            reason: self.reason.clone().or_else(|| self.unready.clone()),
-        }
-    }
-
-    /// What to say of an end that nobody asked for: how, and the last lines of the output.
-    fn why_ended(&self, log: &Path, phase: Phase, how: &str, now: Tick) -> String {
-        let lived = now.saturating_sub(self.started).as_secs_f64();
-        let mut reason = match (phase, &self.unready) {
-            (Phase::Stopping { .. }, Some(unready)) => {
-                format!("not ready in time, ended after {lived:.1} s: {unready}")
-            }
-            (Phase::Stopping { .. }, None) => format!("not ready in time, ended after {lived:.1} s"),
-            _ => format!("{how} after {lived:.1} s"),
-        };
-        let secrets = self.runs.as_ref().map(Runs::secrets).unwrap_or_default();
-        let tail = disk::log_tail(log, self.log_from, TAIL_BYTES_MAX, &secrets);
-        if !tail.is_empty() {
-            reason.push_str("; last output:\n");
-            reason.push_str(&tail);
-        }
-        reason
-    }
-}
-
 /// Looks at one slot on disk. Blocks.
 fn look(layout: &Layout, slot: &str) -> Result<(Found, Option<Runs>), NodeError> {
     Ok((lock::look(&lock::lock_path(layout, slot))?, Runs::read(layout, slot)))
-}
-
-/// Ports that were picked, in `ports.json`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-struct Picked {
-    gateway: u16,
-    admin: u16,
-    api: u16,
-}
-
-/// The ports of the gateway, its admin listener and the API: as configured, or those that were picked before, or new ones.
-fn settle_ports(layout: &Layout, ports: &Ports, config: &SupervisorConfig) -> Result<[u16; 3], NodeError> {
-    const ROLES: [&str; 3] = ["gateway", "admin", "api"];
-    let file = layout.node().join("ports.json");
-    let before: Picked =
-        disk::read_if_there(&file)?.and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
-    let mut picked = [before.gateway, before.admin, before.api];
-    let mut settled = [config.gateway_port, config.admin_port, config.api_port];
-    for (first, second) in [(0, 1), (0, 2), (1, 2)] {
-        if settled[first] != 0 && settled[first] == settled[second] {
-            let (first, second, port) = (ROLES[first], ROLES[second], settled[first]);
-            return Err(NodeError::SamePort { first, second, port });
-        }
-    }
-    settled.iter().filter(|port| **port != 0).for_each(|port| ports.reserve(*port));
-    for role in 0..3 {
-        let owner = if ROLES[role] == "api" { CONTROL_SLOT } else { GATEWAY_SLOT };
-        // A live owner may have it, and is adopted.
-        let is_held = !matches!(lock::look(&lock::lock_path(layout, owner))?, Found::Free(_));
-        let is_usable = |port: u16| if is_held { Ok(()) } else { ports::check_free(port) };
-        if settled[role] != 0 {
-            let port = settled[role];
-            is_usable(port).map_err(|why| NodeError::Port { role: ROLES[role], port, why })?;
-            continue;
-        }
-        if picked[role] == 0 || settled.contains(&picked[role]) || is_usable(picked[role]).is_err() {
-            picked[role] = ports.pick().map_err(io("pick a port for", &file))?;
-        }
-        ports.reserve(picked[role]);
-        settled[role] = picked[role];
-    }
-    let [gateway, admin, api] = picked;
-    let after = Picked { gateway, admin, api };
-    if after != before {
-        let text = serde_json::to_vec(&after).expect("ports have string keys only");
-        disk::write_private(&file, &text)?;
-    }
-    Ok(settled)
-}
-
-/// Ends a task with its owner.
-struct AbortOnDrop(AbortHandle);
-
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
 }

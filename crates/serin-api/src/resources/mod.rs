@@ -1,5 +1,8 @@
 //! The resource kinds of `serin.dev/v1alpha1`.
 
+// Clippy compares what stands inside `printcolumn(...)`, which one kind has several of, as if it were an attribute of its own.
+#![allow(clippy::duplicated_attributes)]
+
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt as _;
 

@@ -355,9 +355,6 @@ impl Parser {
         let mut parsed = BTreeMap::new();
         for (key, schema) in map {
             let len = self.path.push_key(key);
-            // `metadata` of an object is implicit: what a schema may say of it is its name's validation.
-            let level =
-                if level == Level::Field && key == "metadata" && self.depth == 1 { Level::Field } else { level };
             parsed.insert(key.clone(), self.node(schema, level));
             self.path.cut(len);
         }

@@ -92,27 +92,26 @@ fn next_lines(plan: &Plan, status: &ModelRolloutStatus, now: Millis) -> Vec<Stri
         _ => None,
     };
     let mut lines = Vec::new();
-    if matches!(status.phase, RolloutPhase::Progressing | RolloutPhase::Held | RolloutPhase::Baking) {
-        if let Some((min_time, deadline)) = times {
-            let ahead = match plan.steps.get(status.step as usize + 1) {
-                _ if status.phase == RolloutPhase::Baking => "promotion".to_owned(),
-                Some(PlanStep::Canary { weight, .. }) => format!("{weight}"),
-                Some(PlanStep::Pause { .. }) => "a pause".to_owned(),
-                Some(PlanStep::BlueGreen) => "the switch of all traffic".to_owned(),
-                None if plan.bake.is_some() => "the bake".to_owned(),
-                None => "promotion".to_owned(),
-            };
-            lines.push(format!(
-                "next is {ahead}, not before {}, once every enforced gate passes",
-                remaining(entered.plus(min_time), now)
-            ));
-            let policy = match plan.at_deadline() {
-                DeadlinePolicy::Hold => "it is held at this weight, and goes on by itself once the gates pass",
-                DeadlinePolicy::Promote => "it goes on without a pass",
-                DeadlinePolicy::RollBack => "it is rolled back",
-            };
-            lines.push(format!("without a pass {}, {policy}", remaining(entered.plus(deadline), now)));
-        }
+    let watching = matches!(status.phase, RolloutPhase::Progressing | RolloutPhase::Held | RolloutPhase::Baking);
+    if let Some((min_time, deadline)) = times.filter(|_| watching) {
+        let ahead = match plan.steps.get(status.step as usize + 1) {
+            _ if status.phase == RolloutPhase::Baking => "promotion".to_owned(),
+            Some(PlanStep::Canary { weight, .. }) => format!("{weight}"),
+            Some(PlanStep::Pause { .. }) => "a pause".to_owned(),
+            Some(PlanStep::BlueGreen) => "the switch of all traffic".to_owned(),
+            None if plan.bake.is_some() => "the bake".to_owned(),
+            None => "promotion".to_owned(),
+        };
+        lines.push(format!(
+            "next is {ahead}, not before {}, once every enforced gate passes",
+            remaining(entered.plus(min_time), now)
+        ));
+        let policy = match plan.at_deadline() {
+            DeadlinePolicy::Hold => "it is held at this weight, and goes on by itself once the gates pass",
+            DeadlinePolicy::Promote => "it goes on without a pass",
+            DeadlinePolicy::RollBack => "it is rolled back",
+        };
+        lines.push(format!("without a pass {}, {policy}", remaining(entered.plus(deadline), now)));
     }
     lines.extend(needs(plan, status, now.since(entered)));
     lines

@@ -65,10 +65,11 @@ pub async fn run(args: &DemoArgs, out: &mut dyn Write) -> Result<()> {
     let rows = Rows::read(&args.examples.join("rows.csv"))?;
     let examples =
         std::path::absolute(&args.examples).map_err(|source| Error::Read { path: args.examples.clone(), source })?;
+    let signal = serin_node::until_signal()?;
     let mut stage = Stage::set_up(&examples).await?;
     let played = tokio::select! {
         played = play(&mut stage, args.scenario, &examples, rows) => played,
-        _ = tokio::signal::ctrl_c() => Err(Error::Demo("interrupted".to_owned())),
+        () = signal => Err(Error::Demo("interrupted; the platform was ended".to_owned())),
     };
     if played.is_err() {
         stage.keep_logs(&args.report);
