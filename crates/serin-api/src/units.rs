@@ -31,6 +31,8 @@ impl Millis {
 pub struct Span(u64);
 
 impl Span {
+    /// What a span looks like in a manifest, as a regular expression.
+    pub const PATTERN: &str = "^(0|([0-9]{1,10}(h|m|s|ms))+)$";
     /// No time at all.
     pub const ZERO: Span = Span(0);
     /// Longest span that is accepted in a manifest: 10,000 days, so that sums never overflow.
@@ -153,7 +155,7 @@ impl JsonSchema for Span {
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({
             "type": "string",
-            "pattern": "^(0|([0-9]{1,10}(h|m|s|ms))+)$",
+            "pattern": Span::PATTERN,
             "maxLength": 40,
         })
     }

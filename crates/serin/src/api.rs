@@ -9,7 +9,8 @@ use serde_json::{Map, Value};
 
 use crate::console;
 use crate::discovery::Resource;
-use crate::error::{ApiStatus, Error, Result};
+use crate::error::{Error, Result};
+use crate::refusal::ApiStatus;
 
 /// Largest answer that is read, and longest line of a watch: far above what lists of thousands of objects need.
 const ANSWER_MAX: usize = 256 << 20;

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 
 use serin_api::Span;
 
+use crate::refusal::ApiStatus;
+
 /// Exit codes that scripts may rely on; `docs/cli.md` lists them.
 pub mod code {
     /// The command did what it was asked.
@@ -109,7 +111,7 @@ pub enum Error {
     BrokenAnswer { url: String, source: Box<dyn std::error::Error + Send + Sync> },
     #[error("{url} answered with something that is not JSON: {why}")]
     NotJson { url: String, why: String },
-    #[error("{what}: {}", status_text(.status))]
+    #[error("{what}: {status}")]
     Refused { what: String, status: Box<ApiStatus> },
     #[error("{url} answered {status}: {message}")]
     Gateway { url: String, status: u16, message: String },
@@ -176,28 +178,6 @@ pub enum Error {
     /// The command said what it had to say on its own; only the exit code is left.
     #[error("ended with code {0}")]
     Exit(u8),
-}
-
-/// What an API server says when it refuses (`metav1.Status`).
-#[derive(Debug, Default)]
-pub struct ApiStatus {
-    /// HTTP status code.
-    pub code: u16,
-    /// Text for people.
-    pub message: String,
-    /// Fields that are wrong: (path, message).
-    pub causes: Vec<(String, String)>,
-}
-
-fn status_text(status: &ApiStatus) -> String {
-    let mut text = if status.message.is_empty() { format!("answered {}", status.code) } else { status.message.clone() };
-    // The message of a refused object usually ends in its causes; list those that it leaves out.
-    for (field, message) in &status.causes {
-        if !text.contains(message.as_str()) {
-            let _ = write!(text, "\n  {field}: {message}");
-        }
-    }
-    text
 }
 
 impl Error {
@@ -296,7 +276,7 @@ impl Error {
             }
             Error::NameMissing(what) => format!("write {what} NAME or {what}/NAME"),
             Error::TimedOut { .. } => "a longer --timeout waits longer; nothing was stopped".into(),
-            Error::Refused { status, .. } => return refused_hint(status),
+            Error::Refused { status, .. } => return status.hint().map(str::to_owned),
             Error::Gateway { status: 404, .. } => {
                 "`serin get modelendpoints -A` lists the endpoints; -n changes the namespace".into()
             }
@@ -305,19 +285,4 @@ impl Error {
         };
         Some(hint)
     }
-}
-
-fn refused_hint(status: &ApiStatus) -> Option<String> {
-    let hint = match status.code {
-        400 if status.message.contains("unknown field") => {
-            "a field that does not exist is refused, so that a typing error cannot pass unseen; `serin describe` shows the fields in use"
-        }
-        401 => "the token is not valid here; `serin up` writes a new kubeconfig, and --kubeconfig names another",
-        403 => "this user may not do that; ask for the right, or use another --context",
-        404 => "is the name right, and is it in this namespace? -n changes the namespace",
-        409 => "somebody else changed the object at the same time; look at it again and repeat",
-        422 => "nothing was changed; correct the fields above and apply again",
-        _ => return None,
-    };
-    Some(hint.to_owned())
 }

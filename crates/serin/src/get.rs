@@ -334,7 +334,7 @@ fn is_empty(list: &Value) -> bool {
 }
 
 fn watch_error(resource: &Resource, status: &Value) -> Error {
-    let status = crate::error::ApiStatus {
+    let status = crate::refusal::ApiStatus {
         code: status["code"].as_u64().and_then(|code| u16::try_from(code).ok()).unwrap_or(500),
         message: text(status, "/message").to_owned(),
         causes: Vec::new(),

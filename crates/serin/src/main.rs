@@ -20,6 +20,7 @@ mod manifest;
 mod merge;
 mod output;
 mod processes;
+mod refusal;
 mod rollout;
 mod rows;
 mod simulate;
