@@ -102,6 +102,13 @@ pub fn is_superseded(view: &View<'_>, rollout: &ModelRollout) -> bool {
     }
 }
 
+/// The epoch that an endpoint begins with: the time of its creation in milliseconds. An earlier endpoint of the same name, which
+/// had fewer than one epoch per millisecond, is below, so that counts and labels of it that come late are of no epoch of this one.
+fn first_epoch(endpoint: &ModelEndpoint) -> u64 {
+    let created = endpoint.metadata.creation_timestamp.as_ref();
+    created.and_then(|time| u64::try_from(time.0.as_millisecond()).ok()).unwrap_or(1)
+}
+
 /// What is due for an endpoint.
 #[must_use]
 pub fn due(view: &View<'_>) -> Due {
@@ -118,7 +125,7 @@ pub fn due(view: &View<'_>) -> Due {
         }
         if status.active.is_none() {
             status.active = Some(version_ref(revision, model));
-            status.epoch += 1;
+            status.epoch = (status.epoch + 1).max(first_epoch(view.endpoint));
         }
     }
     settle_rollout(view, &mut status, &mut due);

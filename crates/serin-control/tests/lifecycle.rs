@@ -23,9 +23,15 @@ struct World {
 
 impl World {
     fn new() -> World {
+        World::created_at("2026-01-02T03:04:05Z")
+    }
+
+    fn created_at(time: &str) -> World {
         let endpoint = serde_json::from_value(serde_json::json!({
             "apiVersion": "serin.dev/v1alpha1", "kind": "ModelEndpoint",
-            "metadata": {"name": "income", "namespace": "default", "uid": "u", "generation": 1},
+            "metadata": {
+                "name": "income", "namespace": "default", "uid": "u", "generation": 1, "creationTimestamp": time,
+            },
             "spec": {"replicas": 2, "model": {"version": "v1", "storageUri": "/v1.onnx", "digest": "sha256:v1"}},
         }))
         .unwrap();
@@ -125,6 +131,16 @@ fn the_first_version_serves_without_a_rollout() {
     let world = World::new();
     assert_eq!((world.active(), world.rollouts.len(), world.running()), ("v1", 0, "v1".to_owned()));
     assert_eq!(world.servers.values().next().unwrap().spec.replicas, 2);
+}
+
+#[test]
+fn an_endpoint_that_is_made_again_has_none_of_the_epochs_of_the_earlier_one() {
+    let mut earlier = World::new();
+    earlier.ship("v2");
+    earlier.end(RolloutPhase::Promoted);
+    let again = World::created_at("2026-01-02T03:04:06Z");
+    let epoch = |world: &World| world.endpoint.status.as_ref().unwrap().epoch;
+    assert!(epoch(&again) > epoch(&earlier));
 }
 
 #[test]
