@@ -24,7 +24,7 @@ test: setup ## Runs all tests but the long ones.
 	$(CARGO) build --release --locked -p serin
 	$(CARGO) test --release --locked --workspace
 
-check: tools-rust ## Format, lints, generated files, dependencies.
+check: tools-rust ## Format, lints, generated files.
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --release --locked --workspace --all-targets -- -D warnings
 	$(CARGO) run --release --locked -q -p xtask -- check
@@ -32,7 +32,7 @@ check: tools-rust ## Format, lints, generated files, dependencies.
 gen: tools-rust ## Writes the generated files.
 	$(CARGO) run --release --locked -q -p xtask -- gen
 
-bench: build ## Side-by-side benchmarks. SUITE=gateway|all.
+bench: build ## Side-by-side benchmarks. SUITE=gateway|serving|all; RUNS=1 RUN_SECONDS=2 for a quick look.
 	bench/run.sh $(SUITE)
 
 fuzz: ## Ten minutes of each fuzz target.
