@@ -9,7 +9,7 @@ root=$(cd .. && pwd)
 seconds=${SECONDS_EACH:-600}
 build=${FUZZ_TARGET_DIR:-$root/target/fuzz}
 targets=("$@")
-[ ${#targets[@]} -gt 0 ] || targets=(onnx_model oip_request)
+[ ${#targets[@]} -gt 0 ] || targets=(onnx_model oip_request upstream_response)
 
 command -v c++ >/dev/null || { echo "fuzz: a C++ compiler is missing (Debian: apt-get install g++)" >&2; exit 1; }
 
@@ -35,6 +35,19 @@ for target in "${targets[@]}"; do
         printf '%s' '{"inputs":[{"name":"i","shape":[3],"datatype":"INT64","data":[-1,0,9223372036854775807]}]}' >"$seeds/integers.json"
         printf '%s' '{"inputs":[{"name":"b","shape":[1,2,2],"datatype":"BOOL","data":[[[true,false],[false,true]]]}]}' >"$seeds/truths.json"
         printf '%s' '{"inputs":[{"name":"x","shape":[1,2],"datatype":"FP32","data":[null,-0.5]}]}' >"$seeds/missing.json"
+        ;;
+    upstream_response)
+        post='POST /v2/models/m/infer HTTP/1.1\r\nhost: a\r\n'
+        printf "${post}content-length: 5\r\n\r\nhelloGET /next?a=b HTTP/1.1\r\nhost: a\r\n\r\n" >"$seeds/request-length"
+        printf "${post}transfer-encoding: chunked\r\n\r\n3;e=f\r\nabc\r\n0\r\nt: u\r\n\r\n" >"$seeds/request-chunked"
+        printf 'PUT http://h:1/p HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\nx-forwarded-for: b\r\nconnection: x, close\r\nx: 1\r\ncontent-length: 2\r\n\r\n{}' >"$seeds/request-absolute"
+        printf 'POST /p HTTP/1.0\r\nconnection: keep-alive\r\ncontent-length: 1\r\n\r\nx' >"$seeds/request-old"
+        printf "${post}content-length: 4\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n" >"$seeds/request-two-framings"
+        printf 'HTTP/1.1 200 OK\r\ncontent-length: 5\r\ncontent-length: 5\r\nserin-prediction: score=1\r\n\r\nhello' >"$seeds/answer-length"
+        printf 'HTTP/1.1 100 Go\r\n\r\nHTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\nconnection: x\r\nx: 1\r\n\r\n2\r\nab\r\n0\r\n\r\n' >"$seeds/answer-chunked"
+        printf 'HTTP/1.0 500 Bad\r\ndate: now\r\n\r\nuntil the end' >"$seeds/answer-until-close"
+        printf 'HTTP/1.1 304 No\r\ncontent-length: 7\r\netag: "a"\r\n\r\n' >"$seeds/answer-empty"
+        printf '3;a="b"\r\nabc\r\n0a\r\n0123456789\r\n0\r\na: b\r\n\r\nrest' >"$seeds/chunks"
         ;;
     esac
     echo "fuzz: $target for $seconds s"

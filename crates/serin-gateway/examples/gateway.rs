@@ -31,7 +31,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let gateway = Gateway::bind(config).await?;
-        eprintln!("data {} admin {}", gateway.data_addr(), gateway.admin_addr());
+        tracing::info!(data = %gateway.data_addr(), admin = %gateway.admin_addr(), "listening");
         let ended = async {
             // An error here means that there is no signal to wait for, so that the gateway runs until it is killed.
             if tokio::signal::ctrl_c().await.is_err() {

@@ -50,7 +50,7 @@ pub enum ReplyBody {
     /// The rest is to come.
     Partial {
         /// The connection.
-        conn: Box<Conn>,
+        conn: Conn,
         /// What was read.
         beginning: Vec<Bytes>,
         /// Where in the body the connection is.
@@ -228,7 +228,7 @@ fn choose_other(replicas: &[Arc<Replica>], tried: &[usize], lost: usize, start: 
 }
 
 /// Puts a connection whose answer is whole back into the pool.
-fn keep(worker: &Worker, replica: &Replica, conn: Box<Conn>, received: Received, deadline: Deadline) -> Reply {
+fn keep(worker: &Worker, replica: &Replica, conn: Conn, received: Received, deadline: Deadline) -> Reply {
     let Received { head, body } = received;
     let body = match body {
         ReceivedBody::Whole(bytes) => {

@@ -31,7 +31,7 @@ pub struct StreamError {
 #[derive(Debug)]
 pub struct Streaming {
     /// Gone when the body is complete or has failed.
-    conn: Option<Box<Conn>>,
+    conn: Option<Conn>,
     beginning: std::vec::IntoIter<Bytes>,
     decoder: BodyDecoder,
     keep_alive: bool,
@@ -48,7 +48,7 @@ pub struct Streaming {
 #[derive(Debug)]
 pub struct StreamParts {
     /// The connection, with an answer's body on it.
-    pub conn: Box<Conn>,
+    pub conn: Conn,
     /// What was read of the body.
     pub beginning: Vec<Bytes>,
     /// Where in the body the connection is.

@@ -45,16 +45,24 @@ pub struct Worker {
 
 /// The table that a request goes by. Cloning it touches no memory that workers share.
 #[derive(Clone, Debug)]
-pub struct TableRef(Rc<Arc<Table>>);
+pub struct TableRef(Rc<Held>);
+
+/// A worker's own hold on a table.
+#[derive(Debug)]
+struct Held(Arc<Table>);
 
 impl Deref for TableRef {
     type Target = Table;
     fn deref(&self) -> &Table {
-        &self.0
+        &self.0.0
     }
 }
 
 impl TableRef {
+    fn new(table: Arc<Table>) -> TableRef {
+        TableRef(Rc::new(Held(table)))
+    }
+
     /// Whether both are the same table.
     #[must_use]
     pub fn is(&self, other: &TableRef) -> bool {
@@ -74,7 +82,7 @@ impl Worker {
         let newest = Cache::new(shared.table.clone());
         Ok(Worker {
             index,
-            held: RefCell::new(TableRef(Rc::new(shared.table.load_full()))),
+            held: RefCell::new(TableRef::new(shared.table.load_full())),
             newest: RefCell::new(newest),
             shared,
             rng: Rng::from_system()?,
@@ -104,8 +112,8 @@ impl Worker {
         let mut newest = self.newest.borrow_mut();
         let mut held = self.held.borrow_mut();
         let newest = newest.load();
-        if !Arc::ptr_eq(newest, &held.0) {
-            *held = TableRef(Rc::new(newest.clone()));
+        if !Arc::ptr_eq(newest, &held.0.0) {
+            *held = TableRef::new(newest.clone());
         }
         held.clone()
     }

@@ -251,14 +251,14 @@ async fn a_wrong_request_is_told_what_is_wrong_with_it() {
     let server = Server::start(iris()).await;
     let input = |text: &str| format!(r#"{{"inputs":[{{{text}}}]}}"#);
     let rows: Vec<(String, &str)> = vec![
-        ("".into(), "the request is not valid JSON: byte 0: got the end, want a JSON object with `inputs`"),
-        ("[]".into(), "the request is not valid JSON: byte 0: got a list, want a JSON object with `inputs`"),
-        ("{".into(), "the request is not valid JSON: byte 1: got the end, want a key"),
+        ("".into(), "the request cannot be read: byte 0: got the end, want a JSON object with `inputs`"),
+        ("[]".into(), "the request cannot be read: byte 0: got a list, want a JSON object with `inputs`"),
+        ("{".into(), "the request cannot be read: byte 1: got the end, want a key"),
         ("{}".into(), "the request has no `inputs`"),
         (r#"{"inputs":[]}"#.into(), "input `input` is missing; want FP32 [-1, 4]"),
-        (r#"{"inputs":{}}"#.into(), "the request is not valid JSON: byte 10: got an object, want a list of inputs"),
+        (r#"{"inputs":{}}"#.into(), "the request cannot be read: byte 10: got an object, want a list of inputs"),
         (r#"{"inputs":[3]}"#.into(), "inputs[0]: byte 11: got a number, want an object"),
-        (format!("{} x", iris_request("")), "the request is not valid JSON: byte 87: got 'x', want the end"),
+        (format!("{} x", iris_request("")), "the request cannot be read: byte 87: got 'x', want the end"),
         (iris_request(r#","inputs":[]"#), "`inputs` is given twice"),
         (iris_request(r#","id":7"#), "`id`: byte 91: got a number, want a text"),
         (iris_request(r#","parameters":7"#), "`parameters` of the request: byte 99: got a number, want an object"),
@@ -354,7 +354,7 @@ async fn a_wrong_request_is_told_what_is_wrong_with_it() {
         ),
         (
             input(r#""name":"input","shape":[1,4],"datatype":"FP32","data":[1,2,3,4"#),
-            "the request is not valid JSON: byte 74: got '}', want `,` or `]`",
+            "the request cannot be read: byte 74: got '}', want `,` or `]`",
         ),
         (
             format!(
@@ -598,6 +598,33 @@ async fn slow_heads_slow_bodies_and_idle_connections_are_closed() {
     assert_eq!(reply.status, 408);
     assert!(receive(&mut slow_head).await.is_none());
     assert!(receive(&mut idle).await.is_none());
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_client_that_never_reads_its_answer_is_dropped() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.sock");
+    let mut config = iris();
+    // The buffers of a unix socket do not grow, so the answer does not fit into them.
+    config.listen = Listen::Unix(path.clone());
+    config.limits = Limits {
+        head_timeout: Duration::from_millis(100),
+        idle_timeout: Duration::from_millis(200),
+        ..Limits::default()
+    };
+    let server = Server::start(config).await;
+    let mut stream = UnixStream::connect(&path).await.unwrap();
+    let (rows, data) = (50_000, vec![ROW; 50_000].join(","));
+    let body = format!(r#"{{"inputs":[{{"name":"input","shape":[{rows},4],"datatype":"FP32","data":[{data}]}}]}}"#);
+    send(&mut stream, "POST", "/v2/models/iris/infer", "", &body).await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let mut got = Vec::new();
+    timeout(LIMIT, stream.read_to_end(&mut got)).await.unwrap().unwrap();
+    let head = String::from_utf8_lossy(&got[..1000]).to_lowercase();
+    let length = head.split("content-length: ").nth(1).and_then(|rest| rest.split("\r\n").next()).unwrap();
+    let promised: usize = length.parse().unwrap();
+    assert!(promised > 1 << 20 && got.len() < promised, "{} of {promised} bytes", got.len());
     server.stop().await;
 }
 

@@ -53,7 +53,7 @@ pub enum LinkError {
 pub struct Link {
     control: Arc<Replica>,
     base: Instant,
-    kept: Option<Box<Conn>>,
+    kept: Option<Conn>,
 }
 
 impl Link {
@@ -63,7 +63,7 @@ impl Link {
         Link { control, base, kept: None }
     }
 
-    async fn connect(&self) -> Result<Box<Conn>, LinkError> {
+    async fn connect(&self) -> Result<Conn, LinkError> {
         let stream = self.control.dial().connect(CONNECT_TIMEOUT).await.map_err(FailureKind::Connect)?;
         Ok(Conn::new(Load::new(self.control.clone()), stream))
     }
@@ -74,7 +74,7 @@ impl Link {
         path: &str,
         body: Bytes,
         whole_max: u64,
-    ) -> Result<(Box<Conn>, Received), LinkError> {
+    ) -> Result<(Conn, Received), LinkError> {
         let mut conn = match self.kept.take().filter(|conn| conn.is_quiet()) {
             Some(conn) => conn,
             None => self.connect().await?,
@@ -145,7 +145,7 @@ fn refused(path: &str, status: StatusCode, text: &[u8]) -> LinkError {
 /// Lines as they come.
 #[derive(Debug)]
 pub struct Lines {
-    conn: Box<Conn>,
+    conn: Conn,
     /// `None` once the answer is complete.
     decoder: Option<BodyDecoder>,
     waiting: BytesMut,

@@ -23,6 +23,7 @@ use crate::body::{Budget, collect};
 use crate::client::ClientConn;
 use crate::h1::framing::{BodyDecoder, FramingError};
 use crate::h1::request::{HeadLimits, RequestHead, take_request};
+use crate::h1::response::Head;
 use crate::request::{Caller, execute, finish, plan};
 use crate::stream::Streaming;
 use crate::upstream::request::{RequestBody, push_field, push_number};
@@ -251,8 +252,7 @@ impl Talk {
 
     /// Sends an answer; whether it was complete.
     async fn send(&mut self, head: &RequestHead, answer: Answer, keep: bool) -> io::Result<bool> {
-        let bodyless =
-            head.method == Method::HEAD || matches!(answer.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        let bodyless = head.method == Method::HEAD || is_bodyless(answer.status);
         let body = match &answer.payload {
             _ if bodyless => BodySent::None,
             Payload::Whole(bytes) => BodySent::Length(bytes.len() as u64),
@@ -307,7 +307,7 @@ impl Talk {
             match frame.flatten() {
                 Some(Ok(frame)) => {
                     if let Ok(piece) = frame.into_data() {
-                        self.push_piece(&piece, body);
+                        push_piece(&mut self.out, &piece, body);
                     }
                     if self.out.len() >= COPY_MAX {
                         self.write_out().await?;
@@ -321,24 +321,11 @@ impl Talk {
                     return Ok(false);
                 }
                 None => {
-                    if body == BodySent::Chunked {
-                        self.out.extend_from_slice(b"0\r\n\r\n");
-                    }
+                    push_end(&mut self.out, body);
                     self.write_out().await?;
                     return Ok(true);
                 }
             }
-        }
-    }
-
-    fn push_piece(&mut self, piece: &Bytes, body: BodySent) {
-        if body != BodySent::Chunked {
-            self.out.extend_from_slice(piece);
-        } else if !piece.is_empty() {
-            // An empty chunk would be the end.
-            let _ = io::Write::write_fmt(&mut self.out, format_args!("{:x}\r\n", piece.len()));
-            self.out.extend_from_slice(piece);
-            self.out.extend_from_slice(b"\r\n");
         }
     }
 
@@ -461,10 +448,54 @@ fn write_head(out: &mut Vec<u8>, answer: &Answer, sending: Sending<'_>) {
     out.extend_from_slice(b"\r\n");
 }
 
+/// Whether answers with this status have no body.
+fn is_bodyless(status: StatusCode) -> bool {
+    matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+}
+
 fn push_length(out: &mut Vec<u8>, length: u64) {
     out.extend_from_slice(b"content-length: ");
     push_number(out, length);
     out.extend_from_slice(b"\r\n");
+}
+
+fn push_piece(out: &mut Vec<u8>, piece: &[u8], body: BodySent) {
+    if body != BodySent::Chunked {
+        out.extend_from_slice(piece);
+    } else if !piece.is_empty() {
+        // An empty chunk would be the end.
+        let _ = io::Write::write_fmt(out, format_args!("{:x}\r\n", piece.len()));
+        out.extend_from_slice(piece);
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
+fn push_end(out: &mut Vec<u8>, body: BodySent) {
+    if body == BodySent::Chunked {
+        out.extend_from_slice(b"0\r\n\r\n");
+    }
+}
+
+/// An answer with this body as it goes to a client, for tests of what is read against what is written. `length` is what is
+/// known of the body's length beforehand.
+#[doc(hidden)]
+#[must_use]
+pub fn written(head: Head, body: &[u8], length: Option<u64>, bodyless: bool) -> Vec<u8> {
+    let payload = Payload::Whole(Bytes::copy_from_slice(body));
+    let Head { status, fields, declared, .. } = head;
+    let answer = Answer { status, fields, payload, declared, ends_connection: false };
+    let body_sent = match length {
+        _ if bodyless || is_bodyless(status) => BodySent::None,
+        Some(length) => BodySent::Length(length),
+        None => BodySent::Chunked,
+    };
+    let mut out = Vec::new();
+    write_head(&mut out, &answer, Sending { date: b"now", connection: None, body: Some(body_sent) });
+    if body_sent != BodySent::None {
+        body.chunks(COPY_MAX).for_each(|piece| push_piece(&mut out, piece, body_sent));
+        push_end(&mut out, body_sent);
+    }
+    out
 }
 
 /// A request's body as it comes.

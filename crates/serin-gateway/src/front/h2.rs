@@ -1,5 +1,6 @@
 //! HTTP/2 with a client, by hyper.
 
+use std::cell::RefCell;
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::io;
@@ -17,6 +18,7 @@ use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
+use tokio::time::MissedTickBehavior;
 
 use crate::answer::{Answer, Payload, Refusal};
 use crate::body::collect;
@@ -36,17 +38,28 @@ const WINDOW: (u32, u32) = (1 << 20, 4 << 20);
 /// How often a silent client is asked whether it is still there, and how long it may take to say so.
 const PING: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(20));
 
+/// How often a connection's answers are looked through for such as its client does not take.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
 /// Serves a connection until it ends. `beginning` was read from it already.
 pub async fn converse(worker: Rc<Worker>, conn: Rc<ClientConn>, stream: TcpStream, beginning: Bytes) {
     conn.set_h2();
     let io = Replayed { beginning, stream: TokioIo::new(stream) };
+    let answers = Rc::new(Answers::default());
     let service = service_fn(|request| {
-        let (worker, conn) = (worker.clone(), conn.clone());
-        async move { Ok::<_, Infallible>(respond(worker, conn, request).await) }
+        let (worker, conn, answers) = (worker.clone(), conn.clone(), answers.clone());
+        async move { Ok::<_, Infallible>(respond(worker, conn, &answers, request).await) }
     });
-    let mut connection = pin!(protocol(&worker.shared().config.limits).serve_connection(io, service));
+    let limits = &worker.shared().config.limits;
+    let mut connection = pin!(protocol(limits).serve_connection(io, service));
+    let patience_s = u32::try_from(limits.idle_timeout.as_secs()).unwrap_or(u32::MAX);
+    let mut look = tokio::time::interval(LOOK_EVERY);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut told = false;
     let result = poll_fn(|cx| {
+        while look.poll_tick(cx).is_ready() {
+            answers.drop_untaken(worker.now_s(), patience_s);
+        }
         if conn.is_told_to_end(cx) && !std::mem::replace(&mut told, true) {
             connection.as_mut().graceful_shutdown();
         }
@@ -81,7 +94,12 @@ impl<F: Future + 'static> hyper::rt::Executor<F> for OnThisThread {
     }
 }
 
-async fn respond(worker: Rc<Worker>, conn: Rc<ClientConn>, request: Request<Incoming>) -> Response<AnswerBody> {
+async fn respond(
+    worker: Rc<Worker>,
+    conn: Rc<ClientConn>,
+    answers: &Rc<Answers>,
+    request: Request<Incoming>,
+) -> Response<AnswerBody> {
     let active = Active::new(&conn, &worker);
     let (parts, body) = request.into_parts();
     let answer = match read_head(parts, &body) {
@@ -103,7 +121,7 @@ async fn respond(worker: Rc<Worker>, conn: Rc<ClientConn>, request: Request<Inco
             finish(&worker, &caller, Err(Refusal::Head(error)))
         }
     };
-    response(answer, active)
+    response(answer, answers, active)
 }
 
 /// The head as HTTP/1 would have it.
@@ -126,7 +144,7 @@ fn read_head(parts: http::request::Parts, body: &Incoming) -> Result<RequestHead
     })
 }
 
-fn response(answer: Answer, active: Active) -> Response<AnswerBody> {
+fn response(answer: Answer, answers: &Rc<Answers>, active: Active) -> Response<AnswerBody> {
     let Answer { status, fields, payload, declared, .. } = answer;
     let mut headers = fields.into_map();
     let length = match &payload {
@@ -137,7 +155,7 @@ fn response(answer: Answer, active: Active) -> Response<AnswerBody> {
     if let Some(length) = length.filter(|_| status != StatusCode::NO_CONTENT) {
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
     }
-    let mut response = Response::new(AnswerBody { payload, _active: active });
+    let mut response = Response::new(answers.add(payload, active));
     *response.status_mut() = status;
     *response.headers_mut() = headers;
     response
@@ -163,36 +181,113 @@ impl Drop for Active {
     }
 }
 
-/// Body of an answer.
+/// The answers of a connection that are on their way to its client.
+///
+/// A client that opens no window for a stream takes nothing of its answer, yet lives and answers pings. hyper asks for no more
+/// of the body then, so that no deadline of the body's own is ever looked at, and a connection to a replica would be held for as
+/// long as the client likes. So the bodies are kept here, where they can be dropped without being asked for.
+#[derive(Debug, Default)]
+struct Answers {
+    underway: RefCell<Vec<Option<Underway>>>,
+    /// Places in `underway` that belong to no body.
+    free: RefCell<Vec<usize>>,
+}
+
+/// An answer that is being sent.
+#[derive(Debug)]
+struct Underway {
+    payload: Payload,
+    /// When hyper was given the piece that it has not sent yet, as far as is known, in seconds of the worker's clock.
+    given_at_s: Option<u32>,
+    active: Active,
+}
+
+impl Answers {
+    fn add(self: &Rc<Answers>, payload: Payload, active: Active) -> AnswerBody {
+        let underway = Some(Underway { payload, given_at_s: None, active });
+        let place = match self.free.borrow_mut().pop() {
+            Some(place) => {
+                self.underway.borrow_mut()[place] = underway;
+                place
+            }
+            None => {
+                let mut all = self.underway.borrow_mut();
+                all.push(underway);
+                all.len() - 1
+            }
+        };
+        AnswerBody { answers: self.clone(), place }
+    }
+
+    /// Drops the answers of which the client has taken nothing for more than `patience_s`.
+    fn drop_untaken(&self, now_s: u32, patience_s: u32) {
+        let is_untaken =
+            |answer: &mut Underway| answer.given_at_s.is_some_and(|at_s| now_s.saturating_sub(at_s) > patience_s);
+        let untaken: Vec<_> =
+            self.underway.borrow_mut().iter_mut().filter_map(|answer| answer.take_if(is_untaken)).collect();
+        for answer in untaken {
+            tracing::debug!(peer = answer.active.conn.peer(), "client does not take an answer; dropping it");
+        }
+    }
+
+    fn take(&self, place: usize) -> Option<Underway> {
+        self.underway.borrow_mut()[place].take()
+    }
+}
+
+/// Why an answer is not sent to its end.
+#[derive(Debug, thiserror::Error)]
+enum AnswerError {
+    #[error(transparent)]
+    Stream(#[from] StreamError),
+    #[error("the client did not take the answer in time")]
+    Untaken,
+}
+
+/// Body of an answer; the place of what is under way.
 #[derive(Debug)]
 struct AnswerBody {
-    payload: Payload,
-    _active: Active,
+    answers: Rc<Answers>,
+    place: usize,
+}
+
+impl Drop for AnswerBody {
+    fn drop(&mut self) {
+        // Its end touches other parts of the worker, so it comes after the borrow's.
+        drop(self.answers.take(self.place));
+        self.answers.free.borrow_mut().push(self.place);
+    }
 }
 
 impl Body for AnswerBody {
     type Data = Bytes;
-    type Error = StreamError;
+    type Error = AnswerError;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, StreamError>>> {
-        match &mut self.get_mut().payload {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, AnswerError>>> {
+        let mut underway = self.answers.underway.borrow_mut();
+        let Some(answer) = &mut underway[self.place] else { return Poll::Ready(Some(Err(AnswerError::Untaken))) };
+        let frame = match &mut answer.payload {
             Payload::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
             Payload::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
-            Payload::Stream(stream) => stream.poll_frame(cx),
-        }
+            Payload::Stream(stream) => stream.poll_frame(cx).map_err(AnswerError::Stream),
+        };
+        answer.given_at_s = matches!(frame, Poll::Ready(Some(Ok(_)))).then(|| answer.active.worker.now_s());
+        frame
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.payload {
-            Payload::Whole(bytes) => bytes.is_empty(),
-            Payload::Stream(stream) => stream.is_done(),
+        match self.answers.underway.borrow()[self.place].as_ref().map(|answer| &answer.payload) {
+            Some(Payload::Whole(bytes)) => bytes.is_empty(),
+            Some(Payload::Stream(stream)) => stream.is_done(),
+            None => false,
         }
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.payload {
-            Payload::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Payload::Stream(stream) => stream.remaining().map_or_else(SizeHint::default, SizeHint::with_exact),
+        match self.answers.underway.borrow()[self.place].as_ref().map(|answer| &answer.payload) {
+            Some(Payload::Whole(bytes)) => SizeHint::with_exact(bytes.len() as u64),
+            Some(Payload::Stream(stream)) => stream.remaining().map_or_else(SizeHint::default, SizeHint::with_exact),
+            None => SizeHint::default(),
         }
     }
 }

@@ -154,11 +154,11 @@ fn take_line(buffer: &mut BytesMut, max: usize, error: FramingError) -> Result<O
     }
 }
 
-/// Size of a chunk from its line: hex digits, then perhaps blanks and extensions after a semicolon.
+/// Size of a chunk from its line: hex digits, then perhaps spaces or tabs, and extensions after a semicolon.
 fn chunk_size(line: &[u8]) -> Option<u64> {
     let digits = line.iter().take_while(|b| b.is_ascii_hexdigit()).count();
-    let rest = line[digits..].trim_ascii_start();
-    if digits == 0 || digits > 15 || !(rest.is_empty() || rest[0] == b';') {
+    let next = line[digits..].iter().find(|b| !matches!(b, b' ' | b'\t'));
+    if digits == 0 || digits > 15 || next.is_some_and(|b| *b != b';') {
         return None;
     }
     u64::from_str_radix(std::str::from_utf8(&line[..digits]).ok()?, 16).ok()
@@ -191,12 +191,14 @@ mod tests {
     #[test]
     fn chunks_are_read_strictly() {
         //  why                     bytes                                         body or error
-        let rows: [(&str, &str, Result<&str, FramingError>); 14] = [
+        let rows: [(&str, &str, Result<&str, FramingError>); 16] = [
             ("one", "3\r\nabc\r\n0\r\n\r\n", Ok("abc")),
             ("two", "3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n", Ok("abcde")),
             ("upper and leading zeros", "00A\r\n0123456789\r\n0\r\n\r\n", Ok("0123456789")),
             ("an extension", "3;a=b;c\r\nabc\r\n0\r\n\r\n", Ok("abc")),
             ("a blank before it", "3 ;a\r\nabc\r\n0\r\n\r\n", Ok("abc")),
+            ("blanks alone", "3 \t\r\nabc\r\n0\r\n\r\n", Ok("abc")),
+            ("a form feed is no blank", "3\u{c}\r\nabc\r\n0\r\n\r\n", Err(FramingError::Chunk)),
             ("trailers", "3\r\nabc\r\n0\r\na: b\r\nc: d\r\n\r\n", Ok("abc")),
             ("nothing", "0\r\n\r\n", Ok("")),
             ("no size", "\r\nabc\r\n", Err(FramingError::Chunk)),

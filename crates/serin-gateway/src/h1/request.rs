@@ -1,6 +1,7 @@
 //! Heads of requests that clients send.
 
 use bytes::{Bytes, BytesMut};
+use http::uri::PathAndQuery;
 use http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 
 use super::fields::{Fields, field, parse_length, places, take, tokens};
@@ -45,6 +46,9 @@ pub enum HeadError {
     /// The target is not a path.
     #[error("request target is not a path, or has characters that must be percent-encoded")]
     Target,
+    /// A line of the head ends in a bare LF, which other parties on the way may take for a part of the line.
+    #[error("request head has a line that ends in LF alone; end lines with CR LF")]
+    BareLf,
     /// A field holds what it may not.
     #[error("request has a header with characters that HTTP does not allow")]
     Field,
@@ -125,6 +129,9 @@ fn parse_head<const FIELDS: usize>(
     let mut at = [Default::default(); FIELDS];
     places(buffer, parsed.headers, &mut at);
     let raw = take(buffer, head_len);
+    if has_bare_lf(&raw) {
+        return Err(HeadError::BareLf);
+    }
     let mut builder = RequestBuilder::new(count);
     for place in &at[..count] {
         let (name, value) = field(&raw, *place).ok_or(HeadError::Field)?;
@@ -133,13 +140,17 @@ fn parse_head<const FIELDS: usize>(
     builder.finish(method, Target::parse(raw.slice(target_at))?, http_1_0).map(Some)
 }
 
+/// Whether a head has a line feed without a carriage return before it. Counting all is faster than looking for the first.
+fn has_bare_lf(head: &[u8]) -> bool {
+    let bare = |(before, byte): &(&u8, &u8)| **byte == b'\n' && **before != b'\r';
+    head.first() == Some(&b'\n') || head.iter().zip(head.get(1..).unwrap_or_default()).filter(bare).count() > 0
+}
+
 /// What a request asks for.
 #[derive(Clone, Debug)]
 pub struct Target {
-    /// Path and query, visible ASCII.
-    text: HeaderValue,
-    /// Bytes that are the path.
-    path_len: usize,
+    /// Visible ASCII that begins with a slash.
+    path_and_query: PathAndQuery,
     authority: Option<String>,
 }
 
@@ -150,18 +161,19 @@ impl Target {
             return Target::of_path(raw, None);
         }
         let uri = Uri::from_maybe_shared(raw).map_err(|_| HeadError::Target)?;
-        let authority = uri.authority().ok_or(HeadError::Target)?.to_string();
-        let path = uri.path_and_query().ok_or(HeadError::Target)?.as_str();
-        Target::of_path(Bytes::copy_from_slice(path.as_bytes()), Some(authority))
+        if uri.authority().is_none() {
+            return Err(HeadError::Target);
+        }
+        Target::of_uri(&uri)
     }
 
+    /// What other parties would not read is refused here, so that it is not taken for a fault of the model.
     fn of_path(raw: Bytes, authority: Option<String>) -> Result<Target, HeadError> {
         if !raw.iter().all(|b| b.is_ascii_graphic() && *b != b'#') {
             return Err(HeadError::Target);
         }
-        let path_len = raw.iter().position(|b| *b == b'?').unwrap_or(raw.len());
-        let text = HeaderValue::from_maybe_shared(raw).map_err(|_| HeadError::Target)?;
-        Ok(Target { text, path_len, authority })
+        let path_and_query = PathAndQuery::from_maybe_shared(raw).map_err(|_| HeadError::Target)?;
+        Ok(Target { path_and_query, authority })
     }
 
     /// From an address that hyper has read.
@@ -169,21 +181,26 @@ impl Target {
     /// # Errors
     /// [`HeadError::Target`], for one without a path.
     pub fn of_uri(uri: &Uri) -> Result<Target, HeadError> {
-        let path = uri.path_and_query().ok_or(HeadError::Target)?.as_str();
-        Target::of_path(Bytes::copy_from_slice(path.as_bytes()), uri.authority().map(ToString::to_string))
+        let text = uri.path_and_query().ok_or(HeadError::Target)?.as_str();
+        let raw = match text.as_bytes().first() {
+            Some(b'/') => Bytes::copy_from_slice(text.as_bytes()),
+            // `http://host?query` has an empty path, which is the root.
+            Some(b'?') => format!("/{text}").into(),
+            _ => return Err(HeadError::Target),
+        };
+        Target::of_path(raw, uri.authority().map(ToString::to_string))
     }
 
     /// Path and query.
     #[must_use]
     pub fn path_and_query(&self) -> &str {
-        // A header value that was checked to be ASCII is text.
-        self.text.to_str().unwrap_or("/")
+        self.path_and_query.as_str()
     }
 
     /// Path.
     #[must_use]
     pub fn path(&self) -> &str {
-        &self.path_and_query()[..self.path_len]
+        self.path_and_query.path()
     }
 
     /// Host and port, where the target names them.
@@ -290,13 +307,15 @@ mod tests {
             ("//a", "//a", "//a", None),
             ("http://h:1/a?b", "/a", "/a?b", Some("h:1")),
             ("http://h", "/", "/", Some("h")),
+            ("http://h?a=/b", "/", "/?a=/b", Some("h")),
+            ("/{a}", "/{a}", "/{a}", None),
         ];
         for (text, path, whole, authority) in rows {
             let head = request(&format!("GET {text} HTTP/1.1\r\nhost: x\r\n\r\n")).unwrap().unwrap();
             let got = (head.target.path(), head.target.path_and_query(), head.target.authority());
             assert_eq!(got, (path, whole, authority), "{text}");
         }
-        for text in ["*", "h:1", "a/b", "/a#b", "/\u{e9}", "/a\u{7f}"] {
+        for text in ["*", "h:1", "a/b", "/a#b", "/\u{e9}", "/a\u{7f}", "/a`", "/<a>", "*?a", "http://h/<"] {
             let got = request(&format!("GET {text} HTTP/1.1\r\nhost: x\r\n\r\n"));
             assert!(got.is_err(), "{text}: {got:?}");
         }
@@ -321,6 +340,9 @@ mod tests {
             ("1.0\r\nhost: a\r\nhost: b", HeadError::Host),
             ("2.0\r\nhost: a", HeadError::Version),
             ("1.1\r\nhost: a\r\n x: y", HeadError::Malformed(httparse::Error::HeaderName)),
+            ("1.1\nhost: a", HeadError::BareLf),
+            ("1.1\r\nhost: a\nx: y", HeadError::BareLf),
+            ("1.1\r\nhost: a\r\nx: y\n", HeadError::BareLf),
             ("1.1\r\nhost : a", HeadError::Malformed(httparse::Error::HeaderName)),
         ];
         for (text, error) in rows {

@@ -58,20 +58,36 @@ pub enum ResponseError {
     Interim(u16),
 }
 
-/// Takes the head of a final answer off `buffer`, skipping interim ones. `None`: it is not complete yet.
-///
-/// `bodyless`: the request was HEAD, so that nothing follows whatever the headers say.
-///
-/// # Errors
-/// [`ResponseError`]; the connection is of no use then.
-pub fn take_head(buffer: &mut BytesMut, bodyless: bool) -> Result<Option<Head>, ResponseError> {
-    for _ in 0..INTERIM_MAX {
-        match take_one_head(buffer, bodyless)? {
-            Some(head) if head.status.is_informational() => {}
-            head => return Ok(head),
+/// Reads the head of the final answer to one request, skipping interim ones.
+#[derive(Clone, Debug)]
+pub struct HeadReader {
+    bodyless: bool,
+    /// Interim answers so far.
+    interim: usize,
+}
+
+impl HeadReader {
+    /// `bodyless`: the request was HEAD, so that nothing follows whatever the headers say.
+    #[must_use]
+    pub fn new(bodyless: bool) -> HeadReader {
+        HeadReader { bodyless, interim: 0 }
+    }
+
+    /// Takes the head off `buffer`. `None`: it is not complete yet.
+    ///
+    /// # Errors
+    /// [`ResponseError`]; the connection is of no use then.
+    pub fn take(&mut self, buffer: &mut BytesMut) -> Result<Option<Head>, ResponseError> {
+        loop {
+            match take_one_head(buffer, self.bodyless)? {
+                Some(head) if head.status.is_informational() => self.interim += 1,
+                head => return Ok(head),
+            }
+            if self.interim == INTERIM_MAX {
+                return Err(ResponseError::Interim(100));
+            }
         }
     }
-    Err(ResponseError::Interim(100))
 }
 
 fn take_one_head(buffer: &mut BytesMut, bodyless: bool) -> Result<Option<Head>, ResponseError> {
@@ -217,7 +233,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn head(text: &str) -> Result<Option<Head>, ResponseError> {
-        take_head(&mut BytesMut::from(text), false)
+        HeadReader::new(false).take(&mut BytesMut::from(text))
     }
 
     #[test]
@@ -261,8 +277,14 @@ mod tests {
         for (text, error) in rows {
             assert_eq!(head(&format!("HTTP/{text}\r\n")).err(), Some(error), "{text}");
         }
-        let interim = "HTTP/1.1 100 Go\r\n\r\n".repeat(INTERIM_MAX);
-        assert_eq!(head(&interim).err(), Some(ResponseError::Interim(100)));
+        let interim = "HTTP/1.1 100 Go\r\n\r\n";
+        assert_eq!(head(&interim.repeat(INTERIM_MAX)).err(), Some(ResponseError::Interim(100)));
+        let mut reader = HeadReader::new(false);
+        let mut one = || reader.take(&mut BytesMut::from(interim)).map(|head| head.is_some());
+        for _ in 1..INTERIM_MAX {
+            assert_eq!(one(), Ok(false));
+        }
+        assert_eq!(one(), Err(ResponseError::Interim(100)), "one by one too");
         let fields = |count: usize| format!("HTTP/1.1 204 No\r\n{}\r\n", "a: b\r\n".repeat(count));
         assert!(head(&fields(HEADERS_MAX)).unwrap().is_some());
         assert_eq!(head(&fields(HEADERS_MAX + 1)).err(), Some(ResponseError::HeadTooLarge));
@@ -283,7 +305,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_are_read_or_refused_without_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..2000)) {
-            let _ = take_head(&mut BytesMut::from(&bytes[..]), false);
+            let _ = HeadReader::new(false).take(&mut BytesMut::from(&bytes[..]));
         }
 
         #[test]
@@ -300,7 +322,7 @@ mod tests {
         ) {
             let text = lines.join(ends);
             let mut buffer = BytesMut::from(&text.as_bytes()[..cut.min(text.len())]);
-            if let Ok(Some(head)) = take_head(&mut buffer, false) {
+            if let Ok(Some(head)) = HeadReader::new(false).take(&mut buffer) {
                 while let Ok(Some(_)) = BodyDecoder::new(head.framing).take(&mut buffer) {}
             }
         }

@@ -104,14 +104,14 @@ pub(super) struct Io {
 impl Conn {
     /// A new connection whose first request counts as `load`.
     #[must_use]
-    pub fn new(load: Load, stream: Stream) -> Box<Conn> {
-        Box::new(Conn {
+    pub fn new(load: Load, stream: Stream) -> Conn {
+        Conn {
             load,
             io: Io { stream, buffer: BytesMut::new(), out: Vec::new() },
             timer: Timer(Box::pin(tokio::time::sleep_until(Instant::now()))),
             reused: false,
             idle_since_s: 0,
-        })
+        }
     }
 
     /// The replica.

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::conn::{Conn, Deadline, Io};
 use super::request::Outgoing;
 use crate::h1::framing::{BodyDecoder, Framing, FramingError};
-use crate::h1::response::{Head, ResponseError, take_head};
+use crate::h1::response::{Head, HeadReader, ResponseError};
 
 /// Room for one read of a head and a small body.
 const READ_ROOM: usize = 8 << 10;
@@ -170,12 +170,13 @@ impl Io {
     }
 
     async fn read_head(&mut self, method: &Method, answered: &mut bool) -> Result<Head, FailureKind> {
+        let mut reader = HeadReader::new(*method == Method::HEAD);
         loop {
             if self.fill(READ_ROOM).await.map_err(FailureKind::Io)? == 0 {
                 return Err(FailureKind::Closed);
             }
             *answered = true;
-            if let Some(head) = take_head(&mut self.buffer, *method == Method::HEAD)? {
+            if let Some(head) = reader.take(&mut self.buffer)? {
                 return Ok(head);
             }
         }

@@ -31,7 +31,7 @@ pub struct Replica {
     load: Padded,
     aside: AtomicBool,
     cut_ns: AtomicU64,
-    idle: Box<[Mutex<Vec<Box<Conn>>>]>,
+    idle: Box<[Mutex<Vec<Conn>>]>,
 }
 
 /// Written by all workers; alone on its cache lines.
@@ -175,13 +175,13 @@ impl Replica {
 
     /// An idle connection of a worker that the replica has not closed, the most recently used first.
     #[must_use]
-    pub fn take_idle(&self, worker: usize) -> Option<Box<Conn>> {
+    pub fn take_idle(&self, worker: usize) -> Option<Conn> {
         let mut pool = self.pool(worker);
         std::iter::from_fn(|| pool.pop()).find(|conn| conn.is_quiet())
     }
 
     /// Keeps a connection for the next request of the same worker, unless enough are kept or the replica has left.
-    pub fn keep_idle(&self, worker: usize, mut conn: Box<Conn>, now_s: u32, idle_max: usize) {
+    pub fn keep_idle(&self, worker: usize, mut conn: Conn, now_s: u32, idle_max: usize) {
         conn.set_idle(now_s);
         let mut pool = self.pool(worker);
         // The check and the push are under the lock that `retire` takes after its store.
@@ -205,7 +205,7 @@ impl Replica {
     }
 
     /// Only its own worker, and rarely the control thread, takes this lock: it is never waited for on the request path.
-    fn pool(&self, worker: usize) -> MutexGuard<'_, Vec<Box<Conn>>> {
+    fn pool(&self, worker: usize) -> MutexGuard<'_, Vec<Conn>> {
         self.idle[worker].lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -372,8 +372,9 @@ mod tests {
 
     #[test]
     fn the_least_loaded_replica_is_chosen_and_one_set_aside_only_for_want_of_others() {
+        type Row = (&'static str, [u32; 3], [bool; 3], Vec<usize>, Option<usize>);
         //  why                         loads      aside          avoid     choice
-        let rows: [(&str, [u32; 3], [bool; 3], Vec<usize>, Option<usize>); 7] = [
+        let rows: [Row; 7] = [
             ("least loaded", [2, 1, 3], [false; 3], vec![], Some(1)),
             ("ties go to the start", [1, 1, 1], [false; 3], vec![], Some(2)),
             ("not the one aside", [2, 0, 3], [false, true, false], vec![], Some(0)),

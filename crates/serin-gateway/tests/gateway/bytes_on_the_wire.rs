@@ -36,6 +36,7 @@ fn requests_that_two_parties_could_read_differently_are_refused() {
         ("chunked with a trailer", "transfer-encoding: chunked\r\n", "2\r\n{}\r\n0\r\nx: y\r\n\r\n", 200),
         ("an empty body", "content-length: 0\r\n", "", 200),
         ("two hosts", "host: b\r\ncontent-length: 2\r\n", "{}", 400),
+        ("a bare LF in the head", "x-a: 1\ncontent-length: 2\r\n", "{}", 400),
         ("a bare LF in chunks", "transfer-encoding: chunked\r\n", "2\n{}\r\n0\r\n\r\n", 400),
     ];
     for (why, head, body, status) in rows {

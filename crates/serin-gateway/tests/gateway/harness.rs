@@ -104,7 +104,7 @@ impl TestGateway {
 
     /// An answer of the admin port.
     pub fn admin(&self, path: &str) -> Reply {
-        Client::connect(self.admin).send(&format!("GET {path} HTTP/1.1\r\nhost: a\r\n\r\n"))
+        Client::connect(self.admin).send(format!("GET {path} HTTP/1.1\r\nhost: a\r\n\r\n"))
     }
 
     /// Value of a metric with exactly these labels in this order; 0 if it is not there.

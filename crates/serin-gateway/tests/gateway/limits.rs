@@ -1,5 +1,6 @@
 //! What a client may not do.
 
+use std::io::Write as _;
 use std::time::{Duration, Instant};
 
 use crate::harness::*;
@@ -133,4 +134,51 @@ fn the_admin_port_serves_what_it_lists_and_hides_the_keys() {
     assert_eq!(gateway.admin("/v1/secrets").status, 404);
     let posted = Client::connect(gateway.admin).send("POST /metrics HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n");
     assert_eq!(posted.status, 405);
+}
+
+#[test]
+fn an_http_2_client_that_does_not_read_an_answer_does_not_keep_its_replica() {
+    use http_body_util::{BodyExt as _, Full};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = serin_api::wire::routes::Address::Tcp(listener.local_addr().unwrap().to_string());
+    let (tell, told) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let (mut stream, tell) = (stream.unwrap(), tell.clone());
+            std::thread::spawn(move || {
+                let Some(request) = read_request(&mut stream, &mut Vec::new()) else { return };
+                if request.line.contains("/small") {
+                    return stream.write_all(&answer(200, "", "ok")).unwrap();
+                }
+                stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 1000000000\r\n\r\n").unwrap();
+                while stream.write_all(&[b'x'; 64 << 10]).is_ok() {}
+                tell.send(()).unwrap();
+            });
+        }
+    });
+    let mut route = route(&[address], &[], 0.0);
+    route.limits.timeout_ms = 600_000;
+    let gateway = TestGateway::with(|config| config.limits.idle_timeout = Duration::from_secs(3), table(route));
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let stream = tokio::net::TcpStream::connect(gateway.data).await.unwrap();
+        let executor = hyper_util::rt::TokioExecutor::new();
+        let io = hyper_util::rt::TokioIo::new(stream);
+        let (mut sender, connection) = hyper::client::conn::http2::handshake(executor, io).await.unwrap();
+        tokio::spawn(connection);
+        let request = |path: &str| {
+            let body = Full::new(bytes::Bytes::from_static(b"{}"));
+            http::Request::post(format!("http://{}/v2/models/m/infer?{path}", gateway.data)).body(body).unwrap()
+        };
+        let large = sender.send_request(request("/large")).await.unwrap();
+        assert_eq!(large.status(), 200);
+        assert_eq!(gateway.metric("serin_in_flight_requests", &[("version", "v1")]), 1.0);
+        let left = tokio::task::spawn_blocking(move || told.recv_timeout(Duration::from_secs(15))).await.unwrap();
+        assert_eq!(left, Ok(()), "the replica's connection is held");
+        assert_eq!(gateway.metric("serin_in_flight_requests", &[("version", "v1")]), 0.0);
+        // Only the stream ends, not the connection with what others may do on it.
+        let small = sender.send_request(request("/small")).await.unwrap();
+        assert_eq!(small.into_body().collect().await.unwrap().to_bytes(), "ok");
+        assert!(large.into_body().collect().await.is_err(), "it is not taken for complete");
+    });
 }

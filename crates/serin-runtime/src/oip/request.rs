@@ -23,7 +23,7 @@ pub struct Request {
 #[derive(Debug, Error, PartialEq)]
 pub enum RequestError {
     /// Not JSON, or not of the protocol's form.
-    #[error("the request is not valid JSON: {0}")]
+    #[error("the request cannot be read: {0}")]
     Json(JsonError),
     /// A field of the protocol that is absent.
     #[error("{place} has no `{field}`")]

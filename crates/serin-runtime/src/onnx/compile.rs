@@ -444,7 +444,8 @@ mod tests {
     fn a_refused_tree_is_told_which_node() {
         let leaves = ["BRANCH_LEQ", "LEAF", "LEAF"];
         type Change = fn(NodeBuilder) -> NodeBuilder;
-        let rows: Vec<(&[&str], [i64; 3], [i64; 3], f32, Change, &str)> = vec![
+        type Row<'a> = (&'a [&'a str], [i64; 3], [i64; 3], f32, Change, &'a str);
+        let rows: Vec<Row<'_>> = vec![
             (&leaves, [0, 0, 0], [1, 0, 0], 0.5, |node| node.ints("nodes_falsenodeids", &[2, 0, 0]), ""),
             (
                 &leaves,

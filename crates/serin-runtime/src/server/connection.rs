@@ -133,7 +133,12 @@ async fn serve_connection(
             () = &mut tick => {
                 match watchdog.look(&activity, Instant::now()) {
                     Look::Fine => {}
-                    Look::Idle => connection.as_mut().graceful_shutdown(),
+                    // Told to go and still here: it does not read its answer.
+                    Look::Idle if told_to_go => return,
+                    Look::Idle => {
+                        told_to_go = true;
+                        connection.as_mut().graceful_shutdown();
+                    }
                     Look::SlowHead => {
                         debug!("closing a connection whose request head did not arrive in time");
                         return;
@@ -188,7 +193,7 @@ struct Watchdog {
 #[derive(Debug, PartialEq, Eq)]
 enum Look {
     Fine,
-    /// Nothing happened for the idle time.
+    /// Nothing happened for the idle time; said again when it has passed once more.
     Idle,
     /// Part of a head arrived, and no more for a whole interval's look and the one before.
     SlowHead,
@@ -236,10 +241,11 @@ impl Watchdog {
             self.head_pending = true;
             return Look::Fine;
         }
-        match now.duration_since(self.idle_since) >= self.idle_timeout {
-            true => Look::Idle,
-            false => Look::Fine,
+        if now.duration_since(self.idle_since) < self.idle_timeout {
+            return Look::Fine;
         }
+        self.idle_since = now;
+        Look::Idle
     }
 }
 
@@ -316,9 +322,15 @@ mod tests {
             idle_timeout: Duration::from_secs(20),
             ..Limits::default()
         };
-        let rows: [(&str, &[Event], Look); 6] = [
+        let rows: [(&str, &[Event], Look); 8] = [
             ("a new connection may say nothing for a while", &[Nothing, Nothing, Nothing], Look::Fine),
             ("then it is idle", &[Nothing, Nothing, Nothing, Nothing], Look::Idle),
+            ("once it was told, it has time to go", &[Nothing, Nothing, Nothing, Nothing, Nothing], Look::Fine),
+            (
+                "as much as before",
+                &[Nothing, Nothing, Nothing, Nothing, Nothing, Nothing, Nothing, Nothing],
+                Look::Idle,
+            ),
             ("half a head gets its time", &[Bytes, Nothing], Look::Fine),
             ("then it is too slow, also with more bytes trickling in", &[Bytes, Bytes, Bytes], Look::SlowHead),
             ("requests keep it alive", &[Nothing, Nothing, Request, Nothing, Nothing, Request, Nothing], Look::Fine),

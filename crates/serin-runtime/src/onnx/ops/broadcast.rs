@@ -137,7 +137,8 @@ mod tests {
 
     #[test]
     fn operands_meet_as_in_numpy() {
-        let rows: [(&str, &[usize], &[usize], &[usize], &[usize]); 8] = [
+        type Row<'a> = (&'a str, &'a [usize], &'a [usize], &'a [usize], &'a [usize]);
+        let rows: [Row<'_>; 8] = [
             ("equal", &[2, 2], &[2, 2], &[2, 2], &[0, 101, 202, 303]),
             ("scalar", &[2, 2], &[], &[2, 2], &[0, 1, 2, 3]),
             ("one element of any rank", &[1, 1, 1], &[2], &[1, 1, 2], &[0, 100]),

@@ -10,6 +10,7 @@ mod linear;
 mod matmul;
 mod reduce;
 mod scores;
+mod shapes;
 mod svm;
 mod trees;
 
@@ -60,13 +61,13 @@ fn lower_onnx(node: &Node<'_, '_>) -> Option<Result<Lowered, NodeFault>> {
         "Constant" => layout::constant(node),
         "ConstantOfShape" => layout::constant_of_shape(node),
         "Div" => elementwise::binary(node, Binary::Div),
-        "Dropout" | "Identity" => layout::identity(node),
+        "Dropout" | "Identity" => shapes::identity(node),
         "Elu" => elementwise::unary(node, Unary::Elu),
         "Equal" => elementwise::compare(node, Compare::Equal),
         "Erf" => elementwise::unary(node, Unary::Erf),
         "Exp" => elementwise::unary(node, Unary::Exp),
         "Expand" => layout::expand(node),
-        "Flatten" => layout::flatten(node),
+        "Flatten" => shapes::flatten(node),
         "Floor" => elementwise::unary(node, Unary::Floor),
         "Gather" => layout::gather(node),
         "Gemm" => matmul::gemm(node),
@@ -100,9 +101,9 @@ fn lower_onnx(node: &Node<'_, '_>) -> Option<Result<Lowered, NodeFault>> {
         "ReduceSum" => reduce::reduce(node, Reduction::Sum),
         "ReduceSumSquare" => reduce::reduce(node, Reduction::SumSquare),
         "Relu" => elementwise::unary(node, Unary::Relu),
-        "Reshape" => layout::reshape(node),
+        "Reshape" => shapes::reshape(node),
         "Round" => elementwise::unary(node, Unary::Round),
-        "Shape" => layout::shape(node),
+        "Shape" => shapes::shape(node),
         "Sigmoid" => elementwise::unary(node, Unary::Sigmoid),
         "Sign" => elementwise::unary(node, Unary::Sign),
         "Slice" => layout::slice(node),
@@ -110,14 +111,14 @@ fn lower_onnx(node: &Node<'_, '_>) -> Option<Result<Lowered, NodeFault>> {
         "Softplus" => elementwise::unary(node, Unary::Softplus),
         "Split" => layout::split(node),
         "Sqrt" => elementwise::unary(node, Unary::Sqrt),
-        "Squeeze" => layout::squeeze(node),
+        "Squeeze" => shapes::squeeze(node),
         "Sub" => elementwise::binary(node, Binary::Sub),
         "Sum" => elementwise::variadic(node, Binary::Add),
         "Tanh" => elementwise::unary(node, Unary::Tanh),
         "Tile" => layout::tile(node),
         "TopK" => reduce::top_k(node),
         "Transpose" => layout::transpose(node),
-        "Unsqueeze" => layout::unsqueeze(node),
+        "Unsqueeze" => shapes::unsqueeze(node),
         "Where" => elementwise::select(node),
         "Xor" => elementwise::logic(node, Logic::Xor),
         _ => return None,
