@@ -9,6 +9,8 @@ missing=()
 for package in wrk nginx; do
   command -v "$package" >/dev/null || [ -x "/usr/sbin/$package" ] || missing+=("$package")
 done
+# Debian's Python comes without what makes an environment.
+python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3 python3-venv)
 if [ ${#missing[@]} -gt 0 ]; then
   if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
     apt-get update -q >/dev/null

@@ -53,11 +53,9 @@ pub struct Gateways {
 }
 
 impl Observations {
-    /// Takes in a batch. Returns the endpoints it changed, and whether everything has to be sent again because this boot is new
-    /// here and the batch may hold changes only.
-    pub fn absorb(&mut self, batch: ObservationBatch, now: Millis) -> (BTreeSet<String>, bool) {
+    /// Takes in a batch. Returns the endpoints it changed.
+    pub fn absorb(&mut self, batch: ObservationBatch, now: Millis) -> BTreeSet<String> {
         let key = (batch.gateway, batch.boot);
-        let resend = !self.boots.contains_key(&key) && batch.sequence > 1;
         let boot = self.boots.entry(key).or_default();
         boot.last_batch_at = batch.at;
         boot.received_at = now;
@@ -72,7 +70,7 @@ impl Observations {
             changed.insert(observation.endpoint.clone());
             boot.endpoints.entry(observation.endpoint.clone()).or_default().insert(cell, observation);
         }
-        (changed, resend)
+        changed
     }
 
     /// Notes which generation a gateway has in force.
@@ -282,8 +280,7 @@ mod tests {
         // A fresh control knows the status only; then the boot resends everything, and a new boot starts from zero.
         let mut fresh = Observations::default();
         assert_eq!(totals(&fresh.evidence("default/e", &spec(), &persisted, None)), (92, 2, 0, 0));
-        let (_, resend) = fresh.absorb(batch("b1", 7, "a", 95, 3), Millis(20));
-        assert!(resend, "a boot that control has not seen from its start has to send everything");
+        fresh.absorb(batch("b1", 7, "a", 95, 3), Millis(20));
         fresh.absorb(batch("b2", 1, "a", 5, 0), Millis(21));
         assert_eq!(totals(&fresh.evidence("default/e", &spec(), &persisted, None)), (103, 3, 0, 0));
     }

@@ -15,7 +15,7 @@ use futures::Stream;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serin_api::receipt;
-use serin_api::wire::observations::{BatchAnswer, ObservationBatch, Outcome, OutcomeAnswer};
+use serin_api::wire::observations::{ObservationBatch, Outcome, OutcomeAnswer};
 use serin_api::wire::processes::{NodeStatus, ProcessMessage};
 use serin_api::wire::routes::{RouteAck, RouteMessage};
 use tokio::net::UnixListener;
@@ -123,11 +123,11 @@ async fn observations(State(hub): State<Arc<Hub>>, body: Bytes) -> Response {
         Ok(batch) => batch,
         Err(refusal) => return *refusal,
     };
-    let (changed, resend) = lock(&hub.observations).absorb(batch, now());
+    let changed = lock(&hub.observations).absorb(batch, now());
     for key in changed {
         hub.wake(&key);
     }
-    axum::Json(BatchAnswer { resend }).into_response()
+    StatusCode::NO_CONTENT.into_response()
 }
 
 async fn process_status(State(hub): State<Arc<Hub>>, body: Bytes) -> Response {

@@ -1,7 +1,8 @@
 //! What gateways observe, as cumulative counts.
 //!
 //! `POST /v1/observations` on control's socket, every 100 ms. Counts only grow within a boot, so resending is harmless and a
-//! lost message costs nothing. A gateway sends the entries that changed since the last answer, and an empty batch as a sign of life.
+//! lost message costs nothing. A gateway sends the entries that changed since the last answer (204), all of them after a
+//! message that failed and when its stream of routes begins anew, and an empty batch as a sign of life.
 
 use std::collections::BTreeMap;
 
@@ -25,14 +26,6 @@ pub struct ObservationBatch {
     pub generation: u64,
     /// Entries that changed.
     pub observations: Vec<Observation>,
-}
-
-/// Answer to a batch.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct BatchAnswer {
-    /// Control knows nothing of this boot yet (it was restarted): the next batch has to hold every entry, not only changed ones.
-    pub resend: bool,
 }
 
 /// Cumulative counts of one arm of one endpoint under one assignment.

@@ -20,10 +20,12 @@ use crate::platform::example;
 /// What a caller saw of one answer.
 #[derive(Clone, Debug)]
 pub struct Seen {
+    /// When the request was sent.
+    pub sent: Instant,
+    /// When the answer was there.
     pub at: Instant,
     pub version: String,
     pub unit: Option<u64>,
-    pub receipt: String,
 }
 
 #[derive(Default)]
@@ -66,7 +68,7 @@ impl Load {
                     sleep_until(started + Duration::from_nanos(turn * 1_000_000_000 / rate.per_second)).await;
                     let unit = (rate.users > 0).then(|| turn * 7919 % rate.users);
                     let sent = tokio::time::timeout(
-                        Duration::from_secs(10),
+                        Duration::from_secs(30),
                         send(&mut sender, &gateway, &bodies[turn as usize % bodies.len()], unit),
                     );
                     match sent.await.unwrap_or_else(|_| Err("no answer in time".into())) {
@@ -133,9 +135,10 @@ async fn send(
         request = request.header("x-user", format!("user-{unit}"));
     }
     let request = request.body(Full::new(body.clone())).map_err(|e| e.to_string())?;
+    let sent = Instant::now();
     let answer = sender.send_request(request).await.map_err(text)?;
-    let header = |name: &str| answer.headers().get(name).and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
-    let seen = Seen { at: Instant::now(), version: header("serin-version"), unit, receipt: header("serin-receipt") };
+    let version = answer.headers().get("serin-version").and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
+    let seen = Seen { sent, at: Instant::now(), version, unit };
     let status = answer.status();
     let content = answer.into_body().collect().await.map_err(text)?.to_bytes();
     if status.is_success() { Ok(seen) } else { Err(format!("{status}: {}", String::from_utf8_lossy(&content))) }

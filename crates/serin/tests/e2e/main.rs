@@ -2,8 +2,10 @@
 
 #![allow(clippy::print_stdout, clippy::unwrap_used, missing_docs)]
 
+mod clients;
 mod kills;
 mod load;
 mod missing;
 mod platform;
+mod switches;
 mod verbs;

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{Api, PostParams};
@@ -11,8 +10,12 @@ use serin_api::resources::rollout::{MissingReason, ModelRolloutStatus, RolloutPh
 
 use crate::load::{Load, Rate};
 use crate::platform::{Platform, model};
+use crate::verbs::UNHURRIED;
 
 const RATE: Rate = Rate { per_second: 400, connections: 16, users: 0 };
+
+/// Long enough for replicas to become ready on a slow machine.
+const READY_WITHIN: &str = "60s";
 
 fn plan(gates: Value) -> Value {
     json!({"rollout": {
@@ -20,12 +23,12 @@ fn plan(gates: Value) -> Value {
         "bake": {"duration": "300ms", "holdBack": 20},
         "gates": gates,
         "missing": {"deadline": "1500ms", "atDeadline": "Hold"},
-        "progressDeadline": "4s", "fallbackKeep": "60s",
+        "progressDeadline": READY_WITHIN, "fallbackKeep": "60s",
     }})
 }
 
 fn errors_and_latency() -> Value {
-    json!({"alpha": 1e-4, "distribution": {"mode": "Disabled"}})
+    json!({"alpha": 1e-4, "distribution": {"mode": "Disabled"}, "latency": {"slack": UNHURRIED}})
 }
 
 /// Held or failed, and not with the candidate in charge.
@@ -79,7 +82,9 @@ async fn a_candidate_that_receives_nothing_is_held() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_candidate_that_never_becomes_ready_fails_and_can_be_retried() {
     let platform = Platform::start().await;
-    platform.apply(plan(errors_and_latency())).await;
+    let mut spec = plan(errors_and_latency());
+    spec["rollout"]["progressDeadline"] = "6s".into();
+    platform.apply(spec).await;
     let load = Load::start(&platform.gateway, RATE);
     let mut wants_secret = model("v2", "v2.onnx");
     wants_secret["env"] =
@@ -145,7 +150,6 @@ impl Upstream {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
-        tokio::time::sleep(Duration::from_millis(10)).await;
         Upstream { url }
     }
 }

@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use kube::api::{Api, Patch, PatchParams, PostParams};
@@ -11,12 +10,13 @@ use serde_json::{Value, json};
 use serin_api::layout::Layout;
 use serin_api::resources::rollout::RolloutPhase;
 use serin_api::{ModelEndpoint, ModelRollout, ModelRolloutStatus, ModelServer};
+use tokio::sync::{Mutex, MutexGuard};
 
 /// One platform at a time: the machine has two cores, and traffic has to flow.
-static TURN: Mutex<()> = Mutex::new(());
+static TURN: Mutex<()> = Mutex::const_new(());
 
-/// Longest wait for anything.
-pub const PATIENCE: Duration = Duration::from_secs(40);
+/// Longest wait for anything. Only a test that fails waits this long; a slow machine that does other things as well must not be one.
+pub const PATIENCE: Duration = Duration::from_secs(90);
 
 pub struct Platform {
     pub layout: Layout,
@@ -30,7 +30,7 @@ pub struct Platform {
 
 impl Platform {
     pub async fn start() -> Platform {
-        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        let turn = TURN.lock().await;
         let home = tempfile::Builder::new().prefix("serin-e2e-").tempdir().unwrap();
         let layout = Layout::new(home.path(), rustix::process::getuid().as_raw());
         let supervisor = spawn_up(home.path());
@@ -128,8 +128,9 @@ impl Platform {
 
     /// Version that serves, according to the endpoint's status.
     pub async fn active(&self) -> String {
-        let status = self.endpoints().get("income").await.unwrap().status.unwrap_or_default();
-        status.active.map(|a| a.version).unwrap_or_default()
+        // Control may have been killed a moment ago.
+        let endpoint = wait("income is read", async || self.endpoints().get("income").await.ok()).await;
+        endpoint.status.and_then(|status| status.active).map(|active| active.version).unwrap_or_default()
     }
 
     pub async fn wait_active(&self, version: &str) {
@@ -139,7 +140,8 @@ impl Platform {
     /// Pids of the replicas of a revision, by slot.
     pub async fn replica_pids(&self) -> Vec<(String, i32)> {
         let servers: Api<ModelServer> = Api::default_namespaced(self.client.clone());
-        let servers = servers.list(&Default::default()).await.unwrap().items;
+        let servers =
+            wait("model servers are listed", async || servers.list(&Default::default()).await.ok()).await.items;
         let slots = servers.into_iter().filter_map(|s| s.status).flat_map(|s| s.slots);
         slots.filter(|s| s.state == "Ready").filter_map(|s| Some((s.slot, s.pid?))).collect()
     }
@@ -160,10 +162,6 @@ impl Platform {
 
     pub fn start_supervisor(&mut self) {
         self.supervisor = Some(spawn_up(self.home.path()));
-    }
-
-    pub fn supervisor_pid(&self) -> i32 {
-        i32::try_from(self.supervisor.as_ref().unwrap().id()).unwrap()
     }
 
     /// Everything ends, and nothing is left.
@@ -210,6 +208,13 @@ pub fn processes_with(home: &str) -> Vec<i32> {
 pub fn kill9(pid: i32) {
     let pid = rustix::process::Pid::from_raw(pid).unwrap();
     let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+}
+
+/// Whether a process runs. One that ended and was not waited for does not.
+pub fn alive(pid: i32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // pid (name) state …, and the name may hold anything.
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
 }
 
 fn serin() -> &'static str {
@@ -283,6 +288,19 @@ impl Answer {
 
 /// One request on a connection of its own.
 pub async fn http(
+    address: &str,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> std::io::Result<Answer> {
+    let exchange = exchange(address, method, path, headers, body);
+    tokio::time::timeout(Duration::from_secs(30), exchange)
+        .await
+        .unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))
+}
+
+async fn exchange(
     address: &str,
     method: &str,
     path: &str,

@@ -3,18 +3,22 @@
 use serde_json::json;
 use serin_api::resources::rollout::RolloutPhase;
 
-use crate::load::{Load, Rate, by_version};
+use crate::load::{Load, Rate, Seen, by_version};
 use crate::platform::{Platform, http, model, wait};
 
 const RATE: Rate = Rate { per_second: 400, connections: 16, users: 0 };
+
+/// Slack of the latency gate where latency is not the matter: on a busy machine one of two processes may well wait for the other's
+/// time slice, which makes it slower, and that is what the gate is for.
+pub const UNHURRIED: &str = "5s";
 
 /// Steps that last until a person moves on, or are over in an instant.
 fn plan(steps: serde_json::Value) -> serde_json::Value {
     json!({"rollout": {
         "steps": steps,
         "bake": {"duration": "500ms", "holdBack": 20},
-        "gates": {"alpha": 1e-4, "distribution": {"mode": "Disabled"}, "errors": {"minRequests": 20}, "latency": {"minRequests": 20}},
-        "progressDeadline": "10s", "fallbackKeep": "60s",
+        "gates": {"alpha": 1e-4, "distribution": {"mode": "Disabled"}, "errors": {"minRequests": 20}, "latency": {"minRequests": 20, "slack": UNHURRIED}},
+        "progressDeadline": "60s", "fallbackKeep": "60s",
     }})
 }
 
@@ -45,19 +49,17 @@ async fn promote_ends_one_step_and_promote_full_all_of_them() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn pause_stands_still_and_resume_goes_on() {
     let platform = Platform::start().await;
-    platform
-        .apply(plan(
-            json!([{"canary": {"weight": 20, "minTime": "2s"}}, {"canary": {"weight": 60, "minTime": "500ms"}}]),
-        ))
-        .await;
+    let step = |weight: u32| json!({"canary": {"weight": weight, "minTime": "3s"}});
+    platform.apply(plan(json!([step(20), step(60)]))).await;
     let load = Load::start(&platform.gateway, RATE);
     platform.ship(model("v2", "v2.onnx")).await;
     platform.rollout("income-1", "step 0", |s| s.weight.percent() == 20.0).await;
     platform.serin_ok(&["rollout", "pause", "income"]);
-    platform.rollout("income-1", "paused", |s| s.phase == RolloutPhase::Paused).await;
-    tokio::time::sleep(std::time::Duration::from_secs(3)).await;
-    let status = platform.rollout("income-1", "still paused", |_| true).await;
-    assert_eq!((status.phase, status.weight.percent()), (RolloutPhase::Paused, 20.0));
+    // In step 0, unless this machine is very slow.
+    let paused = platform.rollout("income-1", "paused", |s| s.phase == RolloutPhase::Paused).await;
+    tokio::time::sleep(std::time::Duration::from_secs(4)).await;
+    let still = platform.rollout("income-1", "still paused", |_| true).await;
+    assert_eq!((still.phase, still.step, still.weight), (RolloutPhase::Paused, paused.step, paused.weight));
     platform.serin_ok(&["rollout", "resume", "income"]);
     platform.rollout_ends("income-1", RolloutPhase::Promoted).await;
     load.stop_clean().await;
@@ -69,7 +71,7 @@ async fn abort_goes_back_and_retry_starts_again() {
     let platform = Platform::start().await;
     platform
         .apply(plan(
-            json!([{"canary": {"weight": 20, "minTime": "2s"}}, {"canary": {"weight": 60, "minTime": "500ms"}}]),
+            json!([{"canary": {"weight": 20, "minTime": "5s"}}, {"canary": {"weight": 60, "minTime": "500ms"}}]),
         ))
         .await;
     let load = Load::start(&platform.gateway, RATE);
@@ -162,16 +164,24 @@ async fn a_user_stays_on_one_version_and_rules_choose_it() {
         (answer == "v2").then_some(())
     })
     .await;
-    let from = load.seen().await.len();
-    tokio::time::sleep(std::time::Duration::from_secs(3)).await;
+    let in_force = tokio::time::Instant::now();
+    // Each user several times.
+    let after = |answer: &Seen| answer.sent > in_force;
+    wait("every user came", async || {
+        let came = load.seen().await.into_iter().filter(after).count();
+        (came > 1_200).then_some(())
+    })
+    .await;
     let seen = load.stop_clean().await;
     let mut versions = std::collections::BTreeMap::new();
-    for answer in &seen[from + 16..] {
+    for answer in seen.iter().filter(|answer| after(answer)) {
         let known = versions.entry(answer.unit.unwrap()).or_insert(answer.version.clone());
         assert_eq!(*known, answer.version, "user {:?} was moved", answer.unit);
     }
+    assert_eq!(versions.len(), 200);
     let on_candidate = versions.values().filter(|v| *v == "v2").count();
-    assert!((20..=65).contains(&on_candidate), "{on_candidate} of {} users at 20 %", versions.len());
+    // The seed is another one each time: four and a half standard deviations around 40 users.
+    assert!((15..=65).contains(&on_candidate), "{on_candidate} of 200 users at 20 %");
     println!("{:?}", by_version(&seen));
     platform.stop().await;
 }
