@@ -124,8 +124,11 @@ pub struct Replicas {
     pub problem: Option<String>,
 }
 
-/// Replicas of a model server. A slot's socket is bound only when the replica is ready, so where none is, all are listed: a
-/// restarting replica is found again without a new table.
+/// Replicas of a model server.
+///
+/// A unix socket is bound only while its replica is ready, so it is listed always: a replica that restarts is found again without
+/// a new table, and a table that is older than a death is as good as a new one. A port may be bound by a program that is not ready
+/// yet; those are listed while they are ready, and all of them where no replica is.
 #[must_use]
 pub fn replicas(server: &ModelServer, node: &NodeStatus) -> Replicas {
     let namespace = server.metadata.namespace.as_deref().unwrap_or_default();
@@ -134,12 +137,15 @@ pub fn replicas(server: &ModelServer, node: &NodeStatus) -> Replicas {
         .map(|i| slot_name(namespace, name, i))
         .filter_map(|slot| node.slots.get(&slot).map(|status| (slot, status)))
         .collect();
-    let replica =
-        |(slot, status): &(String, &SlotStatus)| Replica { id: slot.clone(), address: status.address.clone() };
-    let ready: Vec<Replica> = known.iter().filter(|(_, s)| s.state == SlotState::Ready).map(replica).collect();
+    let is_ready = |status: &SlotStatus| status.state == SlotState::Ready;
+    let ready = known.iter().filter(|(_, status)| is_ready(status)).count();
+    let usable = known.iter().filter(|(_, status)| match status.address {
+        Address::Unix(_) => true,
+        Address::Tcp(_) => ready == 0 || is_ready(status),
+    });
     Replicas {
-        ready: ready.len() as i32,
-        usable: if ready.is_empty() { known.iter().map(replica).collect() } else { ready },
+        ready: i32::try_from(ready).unwrap_or(i32::MAX),
+        usable: usable.map(|(slot, status)| Replica { id: slot.clone(), address: status.address.clone() }).collect(),
         problem: known.iter().find_map(|(_, s)| s.reason.clone().filter(|_| s.state != SlotState::Ready)),
         slots: known.into_iter().map(|(slot, status)| view(slot, status)).collect(),
     }
@@ -204,16 +210,37 @@ mod tests {
     }
 
     #[test]
-    fn ready_replicas_are_used_and_all_of_them_where_none_is_ready() {
-        let mut node = NodeStatus::default();
-        node.slots.insert("n.e-1-0".into(), status(SlotState::Ready, "/0"));
-        node.slots.insert("n.e-1-1".into(), status(SlotState::BackOff, "/1"));
-        node.slots.insert("n.e-1-7".into(), status(SlotState::Ready, "/7"));
-        let found = replicas(&server(2), &node);
-        assert_eq!((found.ready, found.usable.len(), found.slots.len()), (1, 1, 2));
-        assert_eq!(found.problem.as_deref(), Some("exit status 1"));
-        node.slots.insert("n.e-1-0".into(), status(SlotState::Starting, "/0"));
-        assert_eq!((replicas(&server(2), &node).ready, replicas(&server(2), &node).usable.len()), (0, 2));
+    fn sockets_are_used_always_and_ports_while_they_are_ready() {
+        use SlotState::{BackOff, Ready, Starting};
+        // States of two replicas; how many are ready; which are used if they listen on sockets, and on ports.
+        let rows = [
+            ([Ready, Ready], 2, "01", "01"),
+            ([Ready, BackOff], 1, "01", "0"),
+            ([Starting, Ready], 1, "01", "1"),
+            ([Starting, BackOff], 0, "01", "01"),
+        ];
+        for (states, ready, sockets, ports) in rows {
+            for (of_sockets, want) in [(true, sockets), (false, ports)] {
+                let mut node = NodeStatus::default();
+                for (index, state) in states.into_iter().enumerate() {
+                    let mut slot = status(state, "/s");
+                    if !of_sockets {
+                        slot.address = Address::Tcp("127.0.0.1:9".into());
+                    }
+                    node.slots.insert(format!("n.e-1-{index}"), slot);
+                }
+                // A slot that is not the server's.
+                node.slots.insert("n.e-1-7".into(), status(Ready, "/7"));
+                let found = replicas(&server(2), &node);
+                let used: String = found.usable.iter().filter_map(|replica| replica.id.chars().last()).collect();
+                assert_eq!(
+                    (found.ready, used.as_str(), found.slots.len()),
+                    (ready, want, 2),
+                    "{states:?} {of_sockets}"
+                );
+                assert_eq!(found.problem.is_some(), states.contains(&BackOff));
+            }
+        }
     }
 
     #[test]

@@ -396,7 +396,8 @@ impl Worker {
             reason: reason.to_owned(),
             // Events longer than this are refused by the API.
             note: Some(note.chars().take(1000).collect()),
-            action: "Rollout".to_owned(),
+            // The recorder makes a series of events that differ in nothing but their text, and keeps the first one's.
+            action: format!("Rollout-{}", &serin_api::hash::sha256_hex(note.as_bytes())[..8]),
             secondary: None,
         };
         if let Err(error) = self.recorder.publish(&event, &about.object_ref(&())).await {

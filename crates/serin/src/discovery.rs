@@ -46,7 +46,9 @@ impl Resource {
 
     /// ModelEndpoint.
     pub fn endpoint() -> Resource {
-        Resource::ours("ModelEndpoint", "mep")
+        let mut endpoint = Resource::ours("ModelEndpoint", "mep");
+        endpoint.categories.push("all".to_owned());
+        endpoint
     }
 
     /// ModelRevision.

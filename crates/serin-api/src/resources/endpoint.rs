@@ -19,6 +19,7 @@ use crate::units::{Span, Weight};
     plural = "modelendpoints",
     shortname = "mep",
     category = "serin",
+    category = "all",
     namespaced,
     status = "ModelEndpointStatus",
     derive = "PartialEq",

@@ -138,6 +138,11 @@ impl Publisher {
     fn publish(&mut self) -> u64 {
         let generation = self.wire.generation;
         let table = Arc::new(Table::new(generation, &self.endpoints, &self.wire.receipt_keys));
+        // A version that gets traffic again ends its switch: what is sent to it from now on is not what was late.
+        self.close(|settling| {
+            let endpoint = table.endpoints().iter().find(|e| e.key() == settling.endpoint);
+            endpoint.is_some_and(|e| served(e.route()).any(|revision| revision == settling.revision))
+        });
         let swapped_at = Instant::now();
         let before = self.shared.table.swap(table.clone());
         self.shared.has_table.store(true, Relaxed);
@@ -149,9 +154,11 @@ impl Publisher {
 
     /// Looks which switches are over: nothing is in flight to the old version any more.
     pub fn settle(&mut self) {
-        let over =
-            |s: &Settling| s.swapped_at.elapsed() >= SWITCH_SETTLES && s.counters.iter().all(|c| c.in_flight() == 0);
-        for settled in self.settling.extract_if(.., |settling| over(settling)) {
+        self.close(|s| s.swapped_at.elapsed() >= SWITCH_SETTLES && s.counters.iter().all(|c| c.in_flight() == 0));
+    }
+
+    fn close(&mut self, is_over: impl Fn(&Settling) -> bool) {
+        for settled in self.settling.extract_if(.., |settling| is_over(settling)) {
             let swapped_ns = self.shared.ns(settled.swapped_at);
             let after = |of: fn(&ArmCounters) -> u64| {
                 settled.counters.iter().map(|c| of(c).saturating_sub(swapped_ns)).max().unwrap_or(0)

@@ -222,7 +222,7 @@ async fn ship(platform: &Platform, kubectl: &Kubectl) {
         let described = kubectl.run(&format!("describe {object}"));
         let (fields, events) = described.split_once("Events:").unwrap();
         assert!(fields.contains("Status:") && fields.contains("Promoted"), "{described}");
-        for event in ["entered step 1 of 3 at 20%", "promoted: passed: errors e="] {
+        for event in ["entered step 1 of 3 at 20%", "entered step 3 of 3 at 60%", "promoted: passed: errors e="] {
             assert!(events.contains(event), "{event}: {described}");
         }
     }
