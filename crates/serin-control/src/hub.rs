@@ -1,6 +1,6 @@
 //! What the parts of control share: the newest knowledge, and who has to look at it.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -31,6 +31,8 @@ pub struct Hub {
     pub observations: Mutex<Observations>,
     /// What the node reported; `None` until it did.
     pub node: Mutex<Option<NodeStatus>>,
+    /// Model servers whose processes cannot be described, by key, and why.
+    pub unrunnable: Mutex<BTreeMap<String, String>>,
     /// State of servers that run elsewhere, by URL.
     pub remote: Mutex<HashMap<String, bool>>,
     /// Published routes.
@@ -66,6 +68,7 @@ impl Hub {
             servers: Index::default(),
             observations: Mutex::default(),
             node: Mutex::default(),
+            unrunnable: Mutex::default(),
             remote: Mutex::default(),
             routes,
             processes,

@@ -12,6 +12,7 @@ use serin_api::resources::gates::{Bake, BlueGreenStep, GateMode, RolloutPlan, St
 use serin_api::resources::names;
 use serin_api::resources::rollout::{Bucketing, BucketingVersion, GateStatus, RolloutPhase, Verdict};
 use serin_api::units::{Millis, Span, Weight};
+use serin_api::wire::processes::brief;
 use serin_api::{
     ModelEndpoint, ModelEndpointStatus, ModelRevision, ModelRevisionSpec, ModelRollout, ModelRolloutSpec, ModelServer,
     ModelServerSpec, ModelTemplate,
@@ -32,6 +33,8 @@ pub struct View<'a> {
     pub servers: BTreeMap<String, Arc<ModelServer>>,
     /// Ready replicas by revision.
     pub ready: BTreeMap<String, i32>,
+    /// Why a replica is not ready, by revision.
+    pub problems: BTreeMap<String, String>,
     /// Now.
     pub now: Millis,
 }
@@ -132,7 +135,12 @@ pub fn due(view: &View<'_>) -> Due {
     if let (Ok((revision, model)), Some(active)) = (&wanted, &status.active)
         && revision != &active.revision
     {
-        start_rollout(view, revision, model, active, status.epoch, &mut due);
+        let is_to_come = start_rollout(view, revision, model, active, status.epoch, &mut due);
+        if is_to_come {
+            // A spec is observed once its rollout can be seen: who waits for that (`rollout status --watch` after an `apply`) would
+            // otherwise take the rollout before for this one.
+            status.observed_generation = view.endpoint.status.as_ref().and_then(|s| s.observed_generation);
+        }
     }
     plan_servers(view, &mut status, &mut due);
     summarise(view, &mut status);
@@ -173,7 +181,8 @@ fn settle_rollout(view: &View<'_>, status: &mut ModelEndpointStatus, due: &mut D
     status.epoch = status.epoch.max(state.epoch);
 }
 
-/// Starts a rollout to `revision` unless one is under way, or the revision failed and nobody asked for a retry.
+/// Starts a rollout to `revision` unless one is under way, or the revision failed and nobody asked for a retry. Says whether a
+/// rollout to it is on its way that is not there yet.
 fn start_rollout(
     view: &View<'_>,
     revision: &str,
@@ -181,7 +190,7 @@ fn start_rollout(
     active: &VersionRef,
     epoch: u64,
     due: &mut Due,
-) {
+) -> bool {
     let number =
         view.rollouts.keys().last().copied().unwrap_or(0).max(view.endpoint.status.as_ref().map_or(0, |s| s.rollouts));
     if let Some((_, current)) = current_rollout(&view.rollouts) {
@@ -192,11 +201,11 @@ fn start_rollout(
             && current.spec.to.revision == revision
             && state.is_some_and(|s| s.phase == RolloutPhase::RolledBack);
         if !is_final || failed_here {
-            return;
+            return current.spec.to.revision != revision;
         }
         // The ended rollout's epoch has to be taken over first.
         if state.is_some_and(|s| epoch < s.epoch) {
-            return;
+            return true;
         }
     }
     if let Some(failed_in) = view.revisions.get(revision).and_then(|r| r.status.as_ref()?.failed_in.as_deref()) {
@@ -205,7 +214,7 @@ fn start_rollout(
             .values()
             .any(|r| r.name_any() == failed_in && r.spec.retry > r.status.as_ref().map_or(0, |s| s.attempt));
         if !retried {
-            return;
+            return false;
         }
     }
     let reports = |name: &str| view.revisions.get(name).is_some_and(|r| r.spec.model.reports_predictions());
@@ -241,6 +250,7 @@ fn start_rollout(
     );
     rollout.metadata = owned(endpoint, &rollout.name_any(), None);
     due.changes.push(Change::CreateRollout(Box::new(rollout)));
+    true
 }
 
 /// The plan of a rollout: the endpoint's, with everything that has a default made explicit.
@@ -351,7 +361,11 @@ fn summarise(view: &View<'_>, status: &mut ModelEndpointStatus) {
     } else {
         (ConditionStatus::False, "TooFewReplicas")
     };
-    let message = format!("{ready} of {wanted} replicas are ready, {least} wanted at least");
+    let mut message = format!("{ready} of {wanted} replicas are ready, {least} wanted at least");
+    let problem = status.active.as_ref().and_then(|active| view.problems.get(&active.revision));
+    if let Some(problem) = problem.filter(|_| ready < wanted) {
+        message = format!("{message}: {}", brief(problem));
+    }
     conditions::set(&mut status.conditions, "Ready", ready_now, reason, &message, generation, view.now);
 
     let current = current_rollout(&view.rollouts).map(|(_, r)| r);

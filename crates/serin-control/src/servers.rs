@@ -9,7 +9,7 @@ use kube::api::{Api, PostParams};
 use kube::{Client, ResourceExt as _};
 use serin_api::conditions::{self, ConditionStatus};
 use serin_api::units::Span;
-use serin_api::wire::processes::SlotSpec;
+use serin_api::wire::processes::{SlotSpec, brief};
 use serin_api::{ModelServer, ModelServerStatus};
 
 use crate::hub::{Hub, lock, now};
@@ -27,7 +27,11 @@ pub async fn run(hub: Arc<Hub>, client: Client) {
     let mut leaving: HashMap<String, u64> = HashMap::new();
     loop {
         let _ = tokio::time::timeout(LOOK_AGAIN, hub.processes_changed.notified()).await;
-        let mut slots = wanted(&hub, &client, &published).await;
+        let (mut slots, unrunnable) = wanted(&hub, &client, &published).await;
+        let before = std::mem::replace(&mut *lock(&hub.unrunnable), unrunnable.clone());
+        if before != unrunnable {
+            hub.wake_all();
+        }
         hold_back(&hub, &published, &mut slots, &mut leaving);
         hub.processes.publish(slots.clone());
         published = slots;
@@ -35,9 +39,13 @@ pub async fn run(hub: Arc<Hub>, client: Client) {
     }
 }
 
-/// Slots of all model servers. One that cannot be described now keeps the slots it has.
-async fn wanted(hub: &Hub, client: &Client, published: &BTreeMap<String, SlotSpec>) -> BTreeMap<String, SlotSpec> {
-    let mut slots = BTreeMap::new();
+/// Slots of all model servers, and why some have none. One that cannot be described now keeps the slots it has.
+async fn wanted(
+    hub: &Hub,
+    client: &Client,
+    published: &BTreeMap<String, SlotSpec>,
+) -> (BTreeMap<String, SlotSpec>, BTreeMap<String, String>) {
+    let (mut slots, mut unrunnable) = (BTreeMap::new(), BTreeMap::new());
     for server in hub.servers.list(|s| s.metadata.deletion_timestamp.is_none()) {
         let namespace = server.namespace().unwrap_or_default();
         let endpoint = hub.endpoints.get(&key(&namespace, &server.spec.endpoint));
@@ -56,7 +64,11 @@ async fn wanted(hub: &Hub, client: &Client, published: &BTreeMap<String, SlotSpe
             Err(problem) => {
                 // What belonged to a deleted endpoint is collected one by one, and serves until it is its turn.
                 if has_endpoint {
-                    tracing::warn!(server = %server.name_any(), %problem, "model server cannot be run");
+                    let key = key(&namespace, &server.name_any());
+                    if lock(&hub.unrunnable).get(&key) != Some(&problem) {
+                        tracing::warn!(server = %server.name_any(), %problem, "model server cannot be run");
+                    }
+                    unrunnable.insert(key, problem);
                 }
                 for replica in 0..server.spec.replicas {
                     let slot = process::slot_name(&namespace, &server.name_any(), replica);
@@ -67,7 +79,7 @@ async fn wanted(hub: &Hub, client: &Client, published: &BTreeMap<String, SlotSpe
             }
         }
     }
-    slots
+    (slots, unrunnable)
 }
 
 /// Values of the secrets that an environment refers to. What cannot be read is left out.
@@ -128,7 +140,9 @@ async fn write_status(hub: &Hub, client: &Client) {
         } else {
             (ConditionStatus::False, "TooFewReplicas")
         };
-        let message = match &found.problem {
+        let unrunnable =
+            lock(&hub.unrunnable).get(&key(&server.namespace().unwrap_or_default(), &server.name_any())).cloned();
+        let message = match found.problem.as_deref().map(brief).or(unrunnable) {
             Some(problem) => format!("{} of {} replicas are ready: {problem}", found.ready, server.spec.replicas),
             None => format!("{} of {} replicas are ready", found.ready, server.spec.replicas),
         };

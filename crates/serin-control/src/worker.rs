@@ -133,7 +133,9 @@ impl Worker {
         let revisions = self.hub.revisions.list(|r| mine(&r.metadata.namespace, &r.spec.endpoint));
         let rollouts = self.hub.rollouts.list(|r| mine(&r.metadata.namespace, &r.spec.endpoint));
         let servers = self.hub.servers.list(|s| mine(&s.metadata.namespace, &s.spec.endpoint));
-        let ready = revisions.iter().map(|r| (r.name_any(), self.replicas(&r.name_any()).ready)).collect();
+        let replicas: Vec<_> = revisions.iter().map(|r| (r.name_any(), self.replicas(&r.name_any()))).collect();
+        let problems =
+            replicas.iter().filter_map(|(name, found)| Some((name.clone(), found.problem.clone()?))).collect();
         View {
             endpoint,
             model,
@@ -143,7 +145,8 @@ impl Worker {
                 .filter_map(|r| Some((lifecycle::rollout_number(&self.name, &r.name_any())?, r)))
                 .collect(),
             servers: servers.into_iter().map(|s| (s.name_any(), s)).collect(),
-            ready,
+            ready: replicas.into_iter().map(|(name, found)| (name, found.ready)).collect(),
+            problems,
             now: now(),
         }
     }
@@ -162,10 +165,12 @@ impl Worker {
                 ..Default::default()
             };
         }
-        match (self.hub.servers.get(&key), lock(&self.hub.node).as_ref()) {
+        let mut found = match (self.hub.servers.get(&key), lock(&self.hub.node).as_ref()) {
             (Some(server), Some(node)) => process::replicas(&server, node),
             _ => Replicas::default(),
-        }
+        };
+        found.problem = found.problem.or_else(|| lock(&self.hub.unrunnable).get(&key).cloned());
+        found
     }
 
     /// Lets the engine decide about the newest rollout, and makes the decision durable.

@@ -55,6 +55,7 @@ impl World {
             rollouts: self.rollouts.clone(),
             servers: self.servers.clone(),
             ready: self.revisions.keys().map(|r| (r.clone(), 2)).collect(),
+            problems: self.revisions.keys().map(|r| (r.clone(), "it is late".to_owned())).collect(),
             now: self.now,
         }
     }
@@ -94,12 +95,16 @@ impl World {
     }
 
     fn ship(&mut self, version: &str) {
+        self.edit(version);
+        self.settle();
+    }
+
+    fn edit(&mut self, version: &str) {
         let json = serde_json::json!({
             "version": version, "storageUri": format!("/{version}.onnx"), "digest": format!("sha256:{version}"),
         });
         self.endpoint.spec.model = serde_json::from_value::<ModelTemplate>(json).unwrap();
         *self.endpoint.metadata.generation.as_mut().unwrap() += 1;
-        self.settle();
     }
 
     /// What the engine would write.
@@ -123,6 +128,30 @@ impl World {
         let mut running: Vec<String> = self.servers.values().map(version).collect();
         running.sort_unstable();
         running.join(" ")
+    }
+}
+
+#[test]
+fn a_spec_is_observed_once_its_rollout_can_be_seen() {
+    let mut world = World::new();
+    for (version, rollout) in [("v2", "income-1"), ("v3", "income-2")] {
+        world.edit(version);
+        loop {
+            let due = lifecycle::due(&world.view());
+            if due.changes.is_empty() {
+                break;
+            }
+            for change in due.changes {
+                world.carry_out(change);
+                let status = world.endpoint.status.as_ref().unwrap();
+                if status.observed_generation == world.endpoint.metadata.generation {
+                    assert_eq!(status.rollout.as_ref().map(|r| r.name.as_str()), Some(rollout));
+                }
+            }
+        }
+        assert_eq!(world.endpoint.status.as_ref().unwrap().observed_generation, world.endpoint.metadata.generation);
+        world.end(RolloutPhase::Promoted);
+        world.settle();
     }
 }
 

@@ -20,8 +20,11 @@ use crate::upstream::replica::{Load, Replica};
 use crate::upstream::request::{Outgoing, RequestBody};
 use crate::worker::Worker;
 
-/// Time that a body may take, and that control has to make an outcome durable.
+/// Time that a body may take.
 pub const TIMEOUT: Duration = Duration::from_secs(10);
+/// Time that control has to make an outcome durable. It takes milliseconds; whoever posts it is told soon that control hangs, and
+/// sends it again.
+const DURABLE_MAX: Duration = Duration::from_secs(2);
 /// Largest outcome, in bytes.
 const OUTCOME_BYTES_MAX: u64 = 1 << 20;
 /// Largest body of a request that needs none.
@@ -138,7 +141,7 @@ async fn send(
     kept: bool,
 ) -> Result<Received, Failure> {
     let now = Instant::now();
-    let deadline = Deadline { base: worker.shared().base, at: now + TIMEOUT };
+    let deadline = Deadline { base: worker.shared().base, at: now + DURABLE_MAX };
     let mut conn = match control.take_idle(worker.index()).filter(|_| kept) {
         Some(conn) => conn,
         None => {

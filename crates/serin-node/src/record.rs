@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use serin_api::wire::processes::{SlotState, SlotStatus};
+use serin_api::wire::processes::{LAST_OUTPUT, SlotState, SlotStatus};
 use serin_api::wire::routes::Address;
 use tokio::task::AbortHandle;
 
@@ -78,7 +78,7 @@ impl Record {
         let secrets = self.runs.as_ref().map(Runs::secrets).unwrap_or_default();
         let tail = disk::log_tail(log, self.log_from, TAIL_BYTES_MAX, &secrets);
         if !tail.is_empty() {
-            reason.push_str("; last output:\n");
+            reason.push_str(LAST_OUTPUT);
             reason.push_str(&tail);
         }
         reason

@@ -40,7 +40,9 @@ impl ApiStatus {
 /// One line per field that is wrong; else the message as it came.
 impl fmt::Display for ApiStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut lines: Vec<String> = self.causes.iter().flat_map(|(field, message)| readable(field, message)).collect();
+        // The API server says so beside any other error, and it is no error.
+        let said = self.causes.iter().filter(|(_, message)| !message.contains("validation rules were not checked"));
+        let mut lines: Vec<String> = said.flat_map(|(field, message)| readable(field, message)).collect();
         // The message is made of the causes, and of fields that do not exist when these were all that is wrong.
         if lines.is_empty() {
             lines = unknown_fields(&self.message);
@@ -109,7 +111,10 @@ mod tests {
         );
         let twice = "strict decoding error: unknown field \"spec.a\", duplicate field \"spec.b\"";
         let long = format!("Invalid value: \"{}\": must be short", "é".repeat(200));
-        let rows: [(&str, &[(&str, &str)], &str); 9] = [
+        let unchecked =
+            "Invalid value: \"null\": some validation rules were not checked because the object was invalid";
+        type Row<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a str);
+        let rows: [Row<'_>; 10] = [
             ("", &[], "answered 422"),
             ("the object is gone", &[], "the object is gone"),
             ("m", &[("a", &pattern)], "a is \"5x\", want a span of time such as 500ms, 30s, 5m or 1h30m"),
@@ -117,6 +122,7 @@ mod tests {
             (&object, &[], "2 fields are wrong\n  spec.a does not exist\n  spec.b does not exist"),
             (twice, &[], "2 fields are wrong\n  unknown field \"spec.a\"\n  duplicate field \"spec.b\""),
             ("m", &[("a", "Required value")], "a: Required value"),
+            ("m", &[("a", "Required value"), ("<nil>", unchecked)], "a: Required value"),
             ("m", &[("a", &long)], "a: Invalid value: must be short"),
             ("m", &[("", "no field"), ("b", "bad")], "2 fields are wrong\n  no field\n  b: bad"),
         ];

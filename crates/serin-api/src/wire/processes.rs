@@ -131,3 +131,40 @@ pub enum SlotState {
     /// It was told to end.
     Stopping,
 }
+
+/// What a reason says before it quotes the output.
+pub const LAST_OUTPUT: &str = "; last output:\n";
+
+/// A slot's reason in one line: how it ended, and the last line of its output, which is most often the error.
+#[must_use]
+pub fn brief(reason: &str) -> String {
+    match reason.split_once(LAST_OUTPUT) {
+        Some((how, output)) => match output.lines().map(str::trim).rfind(|line| !line.is_empty()) {
+            Some(last) => format!("{how}: {last}"),
+            None => how.to_owned(),
+        },
+        None => reason.trim().replace('\n', " "),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_in_one_line_ends_in_the_last_line_of_the_output() {
+        let rows = [
+            (
+                "exited with status 1 after 0.2 s; last output:\nloading\nerror: not ONNX\n\n",
+                "exited with status 1 after 0.2 s: error: not ONNX",
+            ),
+            ("exited with status 1 after 0.2 s; last output:\n \n", "exited with status 1 after 0.2 s"),
+            ("http://h does not answer", "http://h does not answer"),
+            ("two\nlines", "two lines"),
+            ("", ""),
+        ];
+        for (reason, want) in rows {
+            assert_eq!(brief(reason), want);
+        }
+    }
+}

@@ -125,7 +125,7 @@ async fn ship(
         if let Some(status) = status.filter(|s| s.phase.is_final() || s.phase == RolloutPhase::Held) {
             // The end is written before the endpoint takes it over; the answers of the next moment belong to this rollout.
             tokio::time::sleep(Duration::from_millis(500)).await;
-            return Ok(VersionReport::of(status, replay.last_served(&shipped.version)));
+            return Ok(VersionReport::of(status, replay.last_served(shipped.version)));
         }
         if Instant::now() > deadline {
             let waits = status.map(|s| s.waiting_for.clone()).unwrap_or_default();

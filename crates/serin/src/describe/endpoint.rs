@@ -3,9 +3,11 @@
 use std::io::Write;
 
 use serde_json::Value;
+use serin_api::conditions::ConditionStatus;
 use serin_api::resources::endpoint::{ModelEndpoint, Traffic, VersionRef};
 use serin_api::resources::gates::Step;
 use serin_api::resources::names::ENDPOINT_LABEL;
+use serin_api::wire::processes::brief;
 use serin_api::{ModelEndpointSpec, ModelServer, ModelTemplate};
 
 use super::{events, generic};
@@ -143,12 +145,14 @@ async fn servers(target: &Target, endpoint: &str, out: &mut dyn Write) -> Result
         let status = server.status.clone().unwrap_or_default();
         if status.slots.is_empty() {
             let ready = format!("{}/{} ready", status.ready_replicas, server.spec.replicas);
-            columns.row([name, server.spec.revision.clone(), "-".into(), ready, "-".into(), "-".into(), String::new()]);
+            let condition = status.conditions.iter().find(|c| c.kind == "Ready" && c.status != ConditionStatus::True);
+            let reason = condition.map(|c| c.message.clone()).unwrap_or_default();
+            columns.row([name, server.spec.revision.clone(), "-".into(), ready, "-".into(), "-".into(), reason]);
             continue;
         }
         for slot in status.slots {
             let pid = slot.pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string());
-            let (restarts, reason) = (slot.restarts.to_string(), slot.reason.unwrap_or_default());
+            let (restarts, reason) = (slot.restarts.to_string(), brief(&slot.reason.unwrap_or_default()));
             columns.row([name.clone(), server.spec.revision.clone(), slot.slot, slot.state, pid, restarts, reason]);
         }
     }

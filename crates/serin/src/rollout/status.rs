@@ -154,7 +154,7 @@ fn end(rollout: &ModelRollout, keep_waiting: bool) -> Option<u8> {
 /// The rollout that the endpoint's spec led to; `None` (said to the user) when it serves without one.
 async fn find(args: &StatusArgs, target: &Target, out: &mut dyn Write) -> Result<Option<String>> {
     let mut follow = Follow::new(&target.api, Resource::endpoint(), &target.namespace, &args.endpoint);
-    let mut told = false;
+    let mut told = String::new();
     loop {
         let endpoint: ModelEndpoint = typed(follow.next().await?, target.api.url())?;
         match look(&endpoint)? {
@@ -164,8 +164,9 @@ async fn find(args: &StatusArgs, target: &Target, out: &mut dyn Write) -> Result
                 return Ok(None);
             }
             Look::Wait(why) => {
-                if !std::mem::replace(&mut told, true) {
+                if why != told {
                     console::note(&format!("waiting until {} {why}", args.endpoint));
+                    told = why;
                 }
             }
         }
@@ -175,13 +176,13 @@ async fn find(args: &StatusArgs, target: &Target, out: &mut dyn Write) -> Result
 enum Look {
     Rollout(String),
     Serves,
-    Wait(&'static str),
+    Wait(String),
 }
 
 fn look(endpoint: &ModelEndpoint) -> Result<Look> {
     let status = endpoint.status.clone().unwrap_or_default();
     if status.observed_generation != endpoint.metadata.generation {
-        return Ok(Look::Wait("is looked at by Serin"));
+        return Ok(Look::Wait("is looked at by Serin".to_owned()));
     }
     let condition = |kind: &str| status.conditions.iter().find(|c| c.kind == kind);
     let is = |c: Option<&Condition>, state| c.is_some_and(|c| c.status == state);
@@ -191,7 +192,10 @@ fn look(endpoint: &ModelEndpoint) -> Result<Look> {
     match last_rollout(endpoint) {
         Some(rollout) => Ok(Look::Rollout(rollout.to_owned())),
         None if status.active.is_some() && is(condition("Ready"), ConditionStatus::True) => Ok(Look::Serves),
-        None => Ok(Look::Wait("serves")),
+        None => {
+            let why = condition("Ready").map(|c| format!(": {}", c.message)).unwrap_or_default();
+            Ok(Look::Wait(format!("serves{why}")))
+        }
     }
 }
 

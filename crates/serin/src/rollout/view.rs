@@ -19,13 +19,18 @@ pub fn line(rollout: &ModelRollout) -> String {
     let (from, to) = (version(&rollout.spec.from), version(&rollout.spec.to));
     let mut text = format!("{} {from} -> {to}: {:?}", name(rollout), status.phase);
     if !status.phase.is_final() {
-        text.push_str(&format!(", {}, {}", stage(&status), status.weight));
+        text.push_str(&format!("{}, {}", place(&status), status.weight));
     }
     let why = why(&status);
     if !why.is_empty() {
         text.push_str(&format!(" - {why}"));
     }
     text
+}
+
+/// Which step it is in, after a comma. The bake is a phase of its own.
+fn place(status: &ModelRolloutStatus) -> String {
+    if status.phase == RolloutPhase::Baking { String::new() } else { format!(", {}", stage(status)) }
 }
 
 /// What it waits for; at the end, why it ended.
@@ -70,7 +75,7 @@ pub fn block(rollout: &ModelRollout, indent: usize, colour: bool, out: &mut dyn 
 fn phase_details(rollout: &ModelRollout, status: &ModelRolloutStatus) -> String {
     let mut text = String::new();
     if !status.phase.is_final() {
-        text.push_str(&format!(", {}, {} of traffic on {}", stage(status), status.weight, version(&rollout.spec.to)));
+        text.push_str(&format!("{}, {} of traffic on {}", place(status), status.weight, version(&rollout.spec.to)));
     }
     let since = if status.phase.is_final() { status.finished_at.or(status.rolled_back_at) } else { status.entered_at };
     if let Some(at) = since {
@@ -178,7 +183,7 @@ mod tests {
         let mut out = Vec::new();
         block(&on, 2, false, &mut out).unwrap();
         let text = String::from_utf8(out).unwrap();
-        assert!(text.contains("  Phase:        Baking, the bake, 90% of traffic on v3\n"), "{text}");
+        assert!(text.contains("  Phase:        Baking, 90% of traffic on v3\n"), "{text}");
         assert!(text.contains("errors   Pass"), "{text}");
         assert!(text.contains("0.25      40         1/900     2/300       fine"), "{text}");
         assert!(text.contains("Inconclusive(TooFewSamples), dry run"), "{text}");
