@@ -135,7 +135,7 @@ pub fn due(view: &View<'_>) -> Due {
     if let (Ok((revision, model)), Some(active)) = (&wanted, &status.active)
         && revision != &active.revision
     {
-        let is_to_come = start_rollout(view, revision, model, active, status.epoch, &mut due);
+        let is_to_come = start_rollout(view, revision, model, active, &mut due);
         if is_to_come {
             // A spec is observed once its rollout can be seen: who waits for that (`rollout status --watch` after an `apply`) would
             // otherwise take the rollout before for this one.
@@ -183,14 +183,7 @@ fn settle_rollout(view: &View<'_>, status: &mut ModelEndpointStatus, due: &mut D
 
 /// Starts a rollout to `revision` unless one is under way, or the revision failed and nobody asked for a retry. Says whether a
 /// rollout to it is on its way that is not there yet.
-fn start_rollout(
-    view: &View<'_>,
-    revision: &str,
-    model: &ModelTemplate,
-    active: &VersionRef,
-    epoch: u64,
-    due: &mut Due,
-) -> bool {
+fn start_rollout(view: &View<'_>, revision: &str, model: &ModelTemplate, active: &VersionRef, due: &mut Due) -> bool {
     let number =
         view.rollouts.keys().last().copied().unwrap_or(0).max(view.endpoint.status.as_ref().map_or(0, |s| s.rollouts));
     if let Some((_, current)) = current_rollout(&view.rollouts) {
@@ -203,8 +196,9 @@ fn start_rollout(
         if !is_final || failed_here {
             return current.spec.to.revision != revision;
         }
-        // The ended rollout's epoch has to be taken over first.
-        if state.is_some_and(|s| epoch < s.epoch) {
+        // What the ended rollout came to has to be written down first: only the newest one is looked at.
+        let written = view.endpoint.status.as_ref().map_or(0, |s| s.epoch);
+        if state.is_some_and(|s| written < s.epoch) {
             return true;
         }
     }

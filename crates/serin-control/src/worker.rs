@@ -6,13 +6,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use kube::runtime::events::{Event, EventType, Recorder};
 use kube::{Client, ResourceExt as _};
 use serde_json::json;
 use serin_api::resources::endpoint::VersionRef;
 use serin_api::resources::rollout::RolloutPhase;
-use serin_api::units::Millis;
+use serin_api::units::{Millis, Span};
 use serin_api::wire::routes::Replica;
 use serin_api::{ModelEndpoint, ModelRollout, ModelServer, ModelTemplate};
 use serin_decide::rollout::{Decision, DecisionRecord, Input, Observed, Plan, Readiness, decide};
@@ -28,6 +29,8 @@ use crate::process::{self, Replicas};
 const ROUNDS_MAX: usize = 10;
 /// Wait after an error of the API.
 const AFTER_ERROR: Duration = Duration::from_millis(200);
+/// How soon a rollout is looked at again whose replicas nobody has told of yet. News wakes the worker, too.
+const UNKNOWN_RECHECK: Span = Span::from_secs(1);
 /// Epochs whose publication is remembered. A living gateway is at most a few behind.
 const EPOCHS_KEPT: usize = 64;
 /// Longest time without a look.
@@ -120,19 +123,35 @@ impl Worker {
         Ok(wake_at)
     }
 
-    /// The endpoint's template with its digest, if the template and the plan are good.
+    /// The endpoint's template with its digest, if the template and the plan are good. A template that was accepted before keeps
+    /// the digest that its file had then, whatever is in the file by now.
     async fn model(&self, endpoint: &ModelEndpoint) -> Result<ModelTemplate, String> {
         Plan::try_from(&endpoint.spec.rollout).map_err(|e| e.to_string())?;
-        self.hub.digests.resolve(&endpoint.spec.model).await
+        match self.accepted(endpoint) {
+            Some(accepted) => Ok(accepted),
+            None => self.hub.digests.resolve(&endpoint.spec.model).await,
+        }
+    }
+
+    fn accepted(&self, endpoint: &ModelEndpoint) -> Option<ModelTemplate> {
+        let status = endpoint.status.as_ref()?;
+        let versions = [status.candidate.as_ref(), status.active.as_ref()].into_iter().flatten();
+        let models = versions.filter_map(|v| self.hub.revisions.get(&key(&self.namespace, &v.revision)));
+        let as_written = |model: &ModelTemplate| ModelTemplate { digest: None, ..model.clone() };
+        let mut models = models.map(|revision| revision.spec.model.clone());
+        models.find(|model| endpoint.spec.model.digest.is_none() && as_written(model) == endpoint.spec.model)
     }
 
     fn view<'a>(&self, endpoint: &'a ModelEndpoint, model: Result<ModelTemplate, String>) -> View<'a> {
-        let mine = |namespace: &Option<String>, endpoint: &str| {
-            namespace.as_deref() == Some(&self.namespace) && endpoint == self.name
+        // What an earlier endpoint of this name left is collected in time, and is not this one's.
+        let mine = |metadata: &ObjectMeta, name: &str| {
+            let owners = metadata.owner_references.as_deref().unwrap_or_default();
+            let is_owned = owners.is_empty() || owners.iter().any(|o| Some(&o.uid) == endpoint.metadata.uid.as_ref());
+            metadata.namespace.as_deref() == Some(&self.namespace) && name == self.name && is_owned
         };
-        let revisions = self.hub.revisions.list(|r| mine(&r.metadata.namespace, &r.spec.endpoint));
-        let rollouts = self.hub.rollouts.list(|r| mine(&r.metadata.namespace, &r.spec.endpoint));
-        let servers = self.hub.servers.list(|s| mine(&s.metadata.namespace, &s.spec.endpoint));
+        let revisions = self.hub.revisions.list(|r| mine(&r.metadata, &r.spec.endpoint));
+        let rollouts = self.hub.rollouts.list(|r| mine(&r.metadata, &r.spec.endpoint));
+        let servers = self.hub.servers.list(|s| mine(&s.metadata, &s.spec.endpoint));
         let replicas: Vec<_> = revisions.iter().map(|r| (r.name_any(), self.replicas(&r.name_any()))).collect();
         let problems =
             replicas.iter().filter_map(|(name, found)| Some((name.clone(), found.problem.clone()?))).collect();
@@ -173,6 +192,15 @@ impl Worker {
         found
     }
 
+    /// Whether it has been heard since the start of this process whether a version's replicas are ready.
+    fn is_known(&self, view: &View<'_>, version: &VersionRef) -> bool {
+        match view.revisions.get(&version.revision).map(|r| &r.spec.model.url) {
+            Some(Some(url)) => lock(&self.hub.remote).contains_key(url),
+            Some(None) => lock(&self.hub.node).is_some(),
+            None => true,
+        }
+    }
+
     /// Lets the engine decide about the newest rollout, and makes the decision durable.
     async fn decide(&mut self, view: &View<'_>) -> Result<Decided, kube::Error> {
         let Some((_, rollout)) = lifecycle::current_rollout(&view.rollouts) else { return Ok(Decided::default()) };
@@ -187,6 +215,9 @@ impl Worker {
                 return Ok(Decided::default());
             }
         };
+        if [&rollout.spec.from, &rollout.spec.to].into_iter().any(|version| !self.is_known(view, version)) {
+            return Ok(Decided { changed: false, wake_at: Some(now().plus(UNKNOWN_RECHECK)) });
+        }
         let (candidate, active) =
             (self.replicas(&rollout.spec.to.revision), self.replicas(&rollout.spec.from.revision));
         let endpoint = view.endpoint;
@@ -198,14 +229,16 @@ impl Worker {
             active_ready: unsigned(active.ready),
             problem: candidate.problem,
         };
-        let epoch_floor = endpoint.status.as_ref().map_or(0, |s| s.epoch);
+        let without_candidate = endpoint.status.as_ref().map_or(0, |s| s.epoch);
+        // Also above the epochs of a rollout that was deleted before its end.
+        let epoch_floor = self.published.iter().map(|(_, epoch)| *epoch).fold(without_candidate, u64::max);
         let labels = self.hub.outcomes.evidence(&self.key, &rollout.spec, &status);
         let at = now();
         let (evidence, reference, gateways, in_flight) = {
             let seen = lock(&self.hub.observations);
             let evidence = seen.evidence(&self.key, &rollout.spec, &status, labels);
             let reference = status.frozen.is_none().then(|| {
-                let epochs: Vec<u64> = status.epochs.iter().map(|e| e.epoch).chain([epoch_floor]).collect();
+                let epochs: Vec<u64> = status.epochs.iter().map(|e| e.epoch).chain([without_candidate]).collect();
                 seen.reference(&self.key, &epochs, &rollout.spec.from.revision)
             });
             let in_flight = [&rollout.spec.from, &rollout.spec.to].map(|v| seen.in_flight(&self.key, &v.revision, at));
@@ -381,7 +414,8 @@ impl Worker {
         Ok(())
     }
 
-    /// Creates an object, or gets the one that is there already: both end in the same state.
+    /// Creates an object, or gets the one that is there already: both end in the same state. One that an earlier endpoint of this
+    /// name left has to go first.
     async fn create<K>(&self, object: &K) -> Result<K, kube::Error>
     where
         K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope>,
@@ -389,7 +423,11 @@ impl Worker {
         K::DynamicType: Default,
     {
         match self.api().create(&PostParams::default(), object).await {
-            Err(kube::Error::Api(status)) if status.code == 409 => self.api().get(&object.name_any()).await,
+            Err(kube::Error::Api(status)) if status.code == 409 => {
+                let there: K = self.api().get(&object.name_any()).await?;
+                let owners = |object: &K| object.owner_references().iter().map(|o| o.uid.clone()).collect::<Vec<_>>();
+                if owners(&there) == owners(object) { Ok(there) } else { Err(kube::Error::Api(status)) }
+            }
             other => other,
         }
     }

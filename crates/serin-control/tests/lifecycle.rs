@@ -107,15 +107,26 @@ impl World {
         *self.endpoint.metadata.generation.as_mut().unwrap() += 1;
     }
 
-    /// What the engine would write.
+    /// Dies after some of the changes that are due.
+    fn die_after(&mut self, changes: usize) {
+        for change in lifecycle::due(&self.view()).changes.into_iter().take(changes) {
+            self.carry_out(change);
+        }
+    }
+
     fn end(&mut self, phase: RolloutPhase) {
+        self.write_end(phase);
+        self.settle();
+    }
+
+    /// What the engine would write.
+    fn write_end(&mut self, phase: RolloutPhase) {
         let epoch = self.endpoint.status.as_ref().unwrap().epoch;
         let rollout = Arc::make_mut(self.rollouts.last_entry().unwrap().into_mut());
         let status = rollout.status.get_or_insert_default();
         status.phase = phase;
         status.epoch = status.epoch.max(epoch) + 5;
         status.finished_at = Some(self.now);
-        self.settle();
     }
 
     fn active(&self) -> &str {
@@ -170,6 +181,22 @@ fn an_endpoint_that_is_made_again_has_none_of_the_epochs_of_the_earlier_one() {
     let again = World::created_at("2026-01-02T03:04:06Z");
     let epoch = |world: &World| world.endpoint.status.as_ref().unwrap().epoch;
     assert!(epoch(&again) > epoch(&earlier));
+}
+
+#[test]
+fn a_promotion_is_taken_over_whenever_control_dies_although_a_newer_version_waits() {
+    for changes in 0..8 {
+        let mut world = World::new();
+        world.ship("v2");
+        world.write_end(RolloutPhase::Promoted);
+        world.edit("v3");
+        world.die_after(changes);
+        world.settle();
+        assert_eq!((world.active(), world.rollouts.len()), ("v2", 2), "after {changes} changes");
+        assert_eq!(world.rollouts[&2].spec.from.version, "v2");
+        let epoch = world.rollouts[&1].status.as_ref().unwrap().epoch;
+        assert!(world.endpoint.status.as_ref().unwrap().epoch >= epoch);
+    }
 }
 
 #[test]

@@ -330,6 +330,36 @@ fn a_newer_model_voids_the_rollout_wherever_it_is() {
 }
 
 #[test]
+fn a_void_verb_that_is_taken_back_counts_when_it_is_given_again() {
+    let mut world = in_first_step();
+    world.spec.abort = true;
+    world.after(1);
+    world.spec.retry = 1;
+    world.after(1);
+    assert_eq!(world.status.phase, RolloutPhase::Progressing);
+    world.spec.abort = false;
+    assert!(world.after(1).persist);
+    world.spec.abort = true;
+    world.after(1);
+    assert_eq!((world.status.phase, world.status.reason.as_str()), (RolloutPhase::RolledBack, "Aborted"));
+}
+
+#[test]
+fn a_version_that_failed_has_failed_although_a_newer_one_comes_before_the_traffic_is_back() {
+    let mut world = in_first_step();
+    world.serve([900, 0], [100, 20]);
+    world.gateways = 0;
+    world.after(1);
+    assert_eq!(world.status.phase, RolloutPhase::RollingBack);
+    world.superseded = true;
+    world.after(1);
+    world.gateways = 1;
+    world.applied = Some(world.status.epoch);
+    world.after(1);
+    assert_eq!((world.status.phase, world.status.reason.as_str()), (RolloutPhase::RolledBack, "GateFailed"));
+}
+
+#[test]
 fn a_candidate_that_never_gets_ready_fails_with_what_keeps_it() {
     let mut world = World::new(errors_plan());
     world.ready.candidate_ready = 0;

@@ -45,7 +45,7 @@ impl fmt::Display for ApiStatus {
         let mut lines: Vec<String> = said.flat_map(|(field, message)| readable(field, message)).collect();
         // The message is made of the causes, and of fields that do not exist when these were all that is wrong.
         if lines.is_empty() {
-            lines = unknown_fields(&self.message);
+            lines = strict(&self.message);
         }
         match lines.as_slice() {
             [] if self.message.is_empty() => write!(f, "answered {}", self.code),
@@ -61,9 +61,9 @@ impl fmt::Display for ApiStatus {
 
 /// A cause in short. Kubernetes' own form is `Invalid value: "5x": spec.a in body should match '...'`.
 fn readable(field: &str, message: &str) -> Vec<String> {
-    let unknown = unknown_fields(message);
-    if !unknown.is_empty() {
-        return unknown;
+    let found = strict(message);
+    if !found.is_empty() {
+        return found;
     }
     if let Some(value) = message.strip_prefix("Invalid value: ").and_then(|rest| rest.split_once(": "))
         && message.contains(Span::PATTERN)
@@ -74,14 +74,10 @@ fn readable(field: &str, message: &str) -> Vec<String> {
     vec![if field.is_empty() { message } else { format!("{field}: {message}") }]
 }
 
-/// The fields that a strict reader did not know; none if the message is about something else.
-fn unknown_fields(message: &str) -> Vec<String> {
-    let Some((_, strict)) = message.split_once("strict decoding error: ") else { return Vec::new() };
-    let fields = strict.split("unknown field \"").skip(1).filter_map(|rest| rest.split_once('"'));
-    let unknown: Vec<String> = fields.map(|(field, _)| format!("{field} does not exist")).collect();
-    // Strictness finds other things too, such as a field that is there twice.
-    let all = strict.matches(", ").count() + 1 == unknown.len();
-    if all { unknown } else { strict.split(", ").map(str::to_owned).collect() }
+/// What a strict reader found, such as fields that it does not know; none if the message is about something else.
+fn strict(message: &str) -> Vec<String> {
+    let found = message.split_once("strict decoding error: ").map(|(_, found)| found.split(", "));
+    found.into_iter().flatten().map(str::to_owned).collect()
 }
 
 /// Cuts a long quoted value out of a message.
@@ -118,8 +114,8 @@ mod tests {
             ("", &[], "answered 422"),
             ("the object is gone", &[], "the object is gone"),
             ("m", &[("a", &pattern)], "a is \"5x\", want a span of time such as 500ms, 30s, 5m or 1h30m"),
-            ("m", &[("patch", &object)], "2 fields are wrong\n  spec.a does not exist\n  spec.b does not exist"),
-            (&object, &[], "2 fields are wrong\n  spec.a does not exist\n  spec.b does not exist"),
+            ("m", &[("patch", &object)], "2 fields are wrong\n  unknown field \"spec.a\"\n  unknown field \"spec.b\""),
+            (&object, &[], "2 fields are wrong\n  unknown field \"spec.a\"\n  unknown field \"spec.b\""),
             (twice, &[], "2 fields are wrong\n  unknown field \"spec.a\"\n  duplicate field \"spec.b\""),
             ("m", &[("a", "Required value")], "a: Required value"),
             ("m", &[("a", "Required value"), ("<nil>", unchecked)], "a: Required value"),

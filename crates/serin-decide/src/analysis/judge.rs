@@ -260,7 +260,7 @@ impl<'a> Copy<'a> {
         };
         let ratio = self.scene.gates.spec.errors.ratio;
         Measure {
-            ln_e: self.ln_e(|arm| arm.failures, ratio, Direction::TooMany),
+            ln_e: self.countable(self.ln_e(|arm| arm.failures, ratio, Direction::TooMany)),
             control,
             candidate,
             what,
@@ -282,7 +282,13 @@ impl<'a> Copy<'a> {
             let text = "the active version's failures before the switch allow no limit".to_owned();
             ln_e.is_none().then_some((MissingReason::NoSeries, text))
         });
-        Measure { ln_e: ln_e.unwrap_or(0.0), control: [baseline.0, baseline.1], candidate, what, missing }
+        let ln_e = self.countable(ln_e.unwrap_or(0.0));
+        Measure { ln_e, control: [baseline.0, baseline.1], candidate, what, missing }
+    }
+
+    /// The arm with more users reaches the limit first, so that counts up to a limit say nothing about who failed more often.
+    fn countable(&self, ln_e: f64) -> f64 {
+        if self.scene.totals.units_overflow { 0.0 } else { ln_e }
     }
 
     fn overflow(&self) -> Option<(MissingReason, String)> {

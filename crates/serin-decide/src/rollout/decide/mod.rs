@@ -79,6 +79,7 @@ impl<'a> Engine<'a> {
         if self.next.started_at.is_none() {
             self.begin(self.next.attempt, Reason::Started, "the rollout began".to_owned());
         }
+        self.forget_taken_back();
         self.absorb();
         // Each pass makes at most one move, and there are finitely many: the steps, the bake, the end, the way back, one retry.
         for _ in 0..2 * self.input.plan.steps.len() + 16 {
@@ -94,6 +95,16 @@ impl<'a> Engine<'a> {
                 break;
             }
         }
+    }
+
+    /// A verb that was void and has been taken back counts when it is given again.
+    fn forget_taken_back(&mut self) {
+        let spec = self.input.spec;
+        if let Some(voided) = &mut self.next.voided {
+            voided.abort &= spec.abort;
+            voided.promote.take_if(|void| spec.promote.as_ref() != Some(void));
+        }
+        self.next.voided.take_if(|voided| *voided == VoidedVerbs::default());
     }
 
     /// Only a rollback is retried, and only for a number above the attempts so far.
@@ -139,11 +150,12 @@ impl<'a> Engine<'a> {
 
     /// Makes one move, or finds what to wait for. Returns whether it moved.
     fn pass(&mut self) -> bool {
-        if self.input.superseded {
-            return self.supersede();
-        }
+        // A version that failed has failed, whatever comes next.
         if self.stage() == Stage::Return {
             return self.go_on_back();
+        }
+        if self.input.superseded {
+            return self.supersede();
         }
         if self.aborted() {
             let message = format!("a person aborted the rollout at {}", self.next.weight);
@@ -368,7 +380,8 @@ impl<'a> Engine<'a> {
         let word = |status: &ModelRolloutStatus| {
             status.conditions.iter().map(|c| (c.kind.clone(), c.status, c.reason.clone())).collect::<Vec<_>>()
         };
-        let persist = record.is_some() || (says_more && (self.now >= due || word(before) != word(&self.next)));
+        let at_once = self.now >= due || word(before) != word(&self.next) || before.voided != self.next.voided;
+        let persist = record.is_some() || (says_more && at_once);
         if persist {
             self.next.evidence_at = Some(self.now);
         }
