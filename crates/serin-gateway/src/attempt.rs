@@ -134,6 +134,17 @@ pub fn after_first(arm: usize, attempt: &Attempt, idempotent: bool) -> Next {
     }
 }
 
+/// The times of an attempt.
+#[derive(Clone, Copy, Debug)]
+pub struct Times {
+    /// When it starts.
+    pub started: Instant,
+    /// Until when it may be given up for another one.
+    pub until: Instant,
+    /// When the answer must be complete, once it is on its way to the caller: nothing can take its place then.
+    pub whole: Instant,
+}
+
 /// Sends a request to one replica of an arm and reads the answer. `avoid` is a replica that has failed it already.
 pub async fn attempt(
     worker: &Worker,
@@ -141,9 +152,9 @@ pub async fn attempt(
     arm: usize,
     outgoing: &Outgoing<'_>,
     avoid: Option<usize>,
-    started: Instant,
-    until: Instant,
+    times: Times,
 ) -> Attempt {
+    let Times { started, until, whole } = times;
     let endpoint = ticket.endpoint();
     let replicas = endpoint.arms()[arm].replicas();
     let limits = endpoint.limits();
@@ -194,7 +205,7 @@ pub async fn attempt(
         let result = conn.exchange(outgoing, limits.retry_buffer_bytes, now, deadline, on_sent).await;
         match result {
             Ok(received) => {
-                let reply = keep(worker, replica, conn, received, deadline);
+                let reply = keep(worker, replica, conn, received, Deadline { at: whole, ..deadline });
                 let ended = Instant::now();
                 if let ReplyBody::Whole(_) = reply.body {
                     ticket.completed(arm, ended);
@@ -227,7 +238,7 @@ fn choose_other(replicas: &[Arc<Replica>], tried: &[usize], lost: usize, start: 
     choose(replicas, &avoid, start).or_else(|| choose(replicas, tried, start))
 }
 
-/// Puts a connection whose answer is whole back into the pool.
+/// Puts a connection whose answer is whole back into the pool; any other has until `deadline`.
 fn keep(worker: &Worker, replica: &Replica, conn: Conn, received: Received, deadline: Deadline) -> Reply {
     let Received { head, body } = received;
     let body = match body {

@@ -143,7 +143,7 @@ impl Gateway {
             Ok(None) => {}
             Ok(Some(table)) => {
                 tracing::info!(generation = table.generation, "last route table is in force again");
-                publisher.apply([RouteMessage::Snapshot(table)]);
+                publisher.apply([Some(RouteMessage::Snapshot(table))]);
             }
             Err(error) => {
                 let cause = std::error::Error::source(&error).map(ToString::to_string);
@@ -168,7 +168,7 @@ impl Gateway {
     /// Puts a table in force, for a gateway without control.
     pub fn set_table(&self, table: RouteTable) {
         let mut publisher = self.publisher.lock().unwrap_or_else(PoisonError::into_inner);
-        publisher.apply([RouteMessage::Snapshot(table)]);
+        publisher.apply([Some(RouteMessage::Snapshot(table))]);
     }
 
     /// Serves until `shutdown` resolves, then ends in good order: requests in flight are answered within the limit, the table

@@ -15,7 +15,7 @@ use serin_api::wire::routes::Role;
 use tokio::time::Instant;
 
 use crate::answer::{Answer, Payload, Refusal};
-use crate::attempt::{Attempt, Failed, Next, Reply, ReplyBody, after_first, attempt};
+use crate::attempt::{Attempt, Failed, Next, Reply, ReplyBody, Times, after_first, attempt};
 use crate::h1::fields::Fields;
 use crate::h1::framing::Framing;
 use crate::h1::request::RequestHead;
@@ -167,7 +167,8 @@ async fn forward(
 
     let whole = now + limits.timeout;
     let first_until = if assignment.arm == 0 { whole } else { now + limits.first_attempt };
-    let first = attempt(worker, &ticket, assignment.arm, &outgoing, None, now, first_until).await;
+    let times = Times { started: now, until: first_until, whole };
+    let first = attempt(worker, &ticket, assignment.arm, &outgoing, None, times).await;
     let next = after_first(assignment.arm, &first, limits.idempotent);
     let mut exchange = Exchange { worker, ticket, id: caller.id };
     let (arm, avoid) = match next {
@@ -177,7 +178,8 @@ async fn forward(
     };
     exchange.ticket.completed(assignment.arm, first.ended);
     exchange.ticket.leave(first.class(), None, first.ended);
-    let second = Box::pin(attempt(worker, &exchange.ticket, arm, &outgoing, avoid, Instant::now(), whole)).await;
+    let times = Times { started: Instant::now(), until: whole, whole };
+    let second = Box::pin(attempt(worker, &exchange.ticket, arm, &outgoing, avoid, times)).await;
     match &second.result {
         Ok(_) => {
             exchange.ticket.retried();

@@ -40,7 +40,10 @@ use crate::units::{Span, Weight};
 )]
 #[x_kube(
     validation = Rule::new("!has(self.minAvailable) || self.minAvailable <= self.replicas")
-        .message("minAvailable is more than replicas; raise replicas or lower minAvailable")
+        .message("minAvailable is more than replicas; raise replicas or lower minAvailable"),
+    // A path that is null is as good as none.
+    validation = Rule::new("!has(self.traffic) || !has(self.traffic.path) || type(self.traffic.path) != string || !self.traffic.path.matches('^/(v2|serin)(/|$)')")
+        .message("traffic.path lies under /v2 or /serin, which are reserved; choose another, such as /predict")
 )]
 pub struct ModelEndpointSpec {
     /// The version that should serve.
@@ -69,9 +72,10 @@ fn default_replicas() -> i32 {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Traffic {
-    /// Path prefix, such as `/predict`, that is routed here beside `/v2/models/{endpoint}`. `/v2/` and `/serin/` are reserved.
+    /// Path prefix of printable ASCII, such as `/predict`, that is routed here beside `/v2/models/{endpoint}`. `/v2/` and
+    /// `/serin/` are reserved.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 2, max = 1024), regex(pattern = r"^/[^?#\s]+$"))]
+    #[schemars(length(min = 2, max = 1024), regex(pattern = r##"^/[!"$->@-~]+$"##))]
     pub path: Option<String>,
     /// Keep a caller on one version. Absent: each request is assigned by itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -160,8 +164,8 @@ pub struct HeaderMatch {
     /// Name, in any case.
     #[schemars(length(min = 1, max = 256), regex(pattern = r"^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$"))]
     pub name: String,
-    /// Value, byte for byte.
-    #[schemars(length(max = 4096))]
+    /// Value, byte for byte: printable ASCII, spaces and tabs.
+    #[schemars(length(max = 4096), regex(pattern = r"^[ -~\t]*$"))]
     pub value: String,
 }
 

@@ -73,7 +73,8 @@ impl Observer {
             boot: self.shared.boot.clone(),
             sequence: self.sequence,
             at: wall_clock(),
-            generation: self.shared.table.load().generation(),
+            // Control takes it for an acknowledgement.
+            generation: self.shared.table.load().complete_generation(),
             observations,
         };
         Draft { batch, activity }

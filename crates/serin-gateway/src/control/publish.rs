@@ -1,6 +1,6 @@
 //! Applying what control says to the table that workers route by.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use crate::counters::ArmCounters;
 use crate::shared::Shared;
-use crate::table::{Compiler, Endpoint, Table};
+use crate::table::{Compiler, Endpoint, Generations, Table};
 
 /// Switches that are remembered.
 const SWITCHES_MAX: usize = 1000;
@@ -25,9 +25,25 @@ pub struct Publisher {
     shared: Arc<Shared>,
     compiler: Compiler,
     wire: RouteTable,
+    /// Generation of the newest message; that of `wire` stays behind while something is missing.
+    newest: u64,
     endpoints: BTreeMap<String, Arc<Endpoint>>,
+    /// Endpoints whose newest route is wrong.
+    refused: BTreeSet<String>,
+    /// A message could not be read since the last snapshot; it may have been a route.
+    unread: bool,
     settling: Vec<Settling>,
     switches: VecDeque<Switch>,
+}
+
+/// What came of a table's change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Applied {
+    /// Generation of the newest message that was applied.
+    pub generation: u64,
+    /// Whether all routes up to it are in force, so that control may be told. While one is refused, control would take an
+    /// acknowledgement for the word that its promotion or rollback has happened.
+    pub complete: bool,
 }
 
 /// What became of the requests to a version whose share of the traffic fell to nothing.
@@ -64,13 +80,17 @@ impl Publisher {
             shared,
             compiler,
             wire: RouteTable::default(),
+            newest: 0,
             endpoints: BTreeMap::new(),
+            refused: BTreeSet::new(),
+            unread: false,
             settling: Vec::new(),
             switches: VecDeque::new(),
         }
     }
 
-    /// The table in force, as it came. Routes that were wrong are not in it.
+    /// The table in force, as it came. Routes that were wrong are not in it, and its generation is the last one at which none
+    /// was; 0 if there is none since the last snapshot.
     #[must_use]
     pub fn wire(&self) -> &RouteTable {
         &self.wire
@@ -83,13 +103,21 @@ impl Publisher {
     }
 
     /// Applies messages and then publishes once. When it returns, every request that is sent from then on goes by the new
-    /// table, on every worker. Returns its generation, or `None` if nothing changed.
-    pub fn apply(&mut self, messages: impl IntoIterator<Item = RouteMessage>) -> Option<u64> {
+    /// table, on every worker. Returns `None` if nothing changed. A `None` among the messages is one that could not be read.
+    pub fn apply(&mut self, messages: impl IntoIterator<Item = Option<RouteMessage>>) -> Option<Applied> {
         let mut changed = false;
         for message in messages {
-            changed |= self.take(message);
+            match message {
+                Some(message) => changed |= self.take(message),
+                None => self.unread = true,
+            }
         }
         changed.then(|| self.publish())
+    }
+
+    /// Whether all routes that came are in force.
+    fn is_complete(&self) -> bool {
+        self.refused.is_empty() && !self.unread
     }
 
     fn take(&mut self, message: RouteMessage) -> bool {
@@ -100,26 +128,32 @@ impl Publisher {
                 self.endpoints.retain(|key, _| table.endpoints.contains_key(key));
                 self.wire.endpoints.retain(|key, _| table.endpoints.contains_key(key));
                 self.wire.receipt_keys = table.receipt_keys;
-                self.wire.generation = table.generation;
+                // A control that begins anew counts anew: what was complete before says nothing about its generations.
+                self.wire.generation = 0;
+                self.newest = table.generation;
+                self.refused.clear();
+                self.unread = false;
                 for (key, route) in table.endpoints {
                     self.upsert(key, route);
                 }
             }
             RouteMessage::Upsert { generation, key, route } => {
-                self.wire.generation = generation;
+                self.newest = generation;
                 self.upsert(key, *route);
             }
             RouteMessage::Delete { generation, key } => {
-                self.wire.generation = generation;
+                self.newest = generation;
                 self.wire.endpoints.remove(&key);
                 self.endpoints.remove(&key);
+                self.refused.remove(&key);
             }
         }
         true
     }
 
-    /// A wrong route leaves the last good one in force.
+    /// A wrong route leaves the last good one in force; the next good one heals it.
     fn upsert(&mut self, key: String, route: EndpointRoute) {
+        self.refused.remove(&key);
         if self.wire.endpoints.get(&key) == Some(&route) {
             return;
         }
@@ -131,13 +165,27 @@ impl Publisher {
             Err(error) => {
                 self.shared.stats.bad_routes.fetch_add(1, Relaxed);
                 tracing::error!(endpoint = key, %error, "route is wrong and not taken; the one before stays in force");
+                self.refused.insert(key);
             }
         }
     }
 
-    fn publish(&mut self) -> u64 {
-        let generation = self.wire.generation;
-        let table = Arc::new(Table::new(generation, &self.endpoints, &self.wire.receipt_keys));
+    fn publish(&mut self) -> Applied {
+        let complete = self.is_complete();
+        if complete {
+            self.wire.generation = self.newest;
+        } else {
+            tracing::error!(
+                generation = self.newest,
+                acknowledged = self.wire.generation,
+                refused = self.refused.len(),
+                endpoint = self.refused.first(),
+                unread = self.unread,
+                "a route of control's is not in force; no table is acknowledged until control sends a good one"
+            );
+        }
+        let generations = Generations { newest: self.newest, complete: self.wire.generation };
+        let table = Arc::new(Table::new(generations, &self.endpoints, &self.wire.receipt_keys));
         // A version that gets traffic again ends its switch: what is sent to it from now on is not what was late.
         self.close(|settling| {
             let endpoint = table.endpoints().iter().find(|e| e.key() == settling.endpoint);
@@ -149,7 +197,7 @@ impl Publisher {
         let shared = &self.shared;
         self.compiler.retire_missing(&before, &table, |drain| shared.ns(swapped_at + drain));
         self.settling.extend(switched(&before, &table, swapped_at));
-        generation
+        Applied { generation: self.newest, complete }
     }
 
     /// Looks which switches are over: nothing is in flight to the old version any more.

@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 
 use super::disk;
 use super::link::{Link, LinkError};
-use super::publish::Publisher;
+use super::publish::{Applied, Publisher};
 use crate::shared::Shared;
 use crate::upstream::replica::Replica;
 
@@ -82,23 +82,28 @@ struct Following<'a> {
 }
 
 impl Following<'_> {
-    /// Applies a line together with those that have arrived behind it, and acknowledges them as one.
+    /// Applies a line together with those that have arrived behind it, and acknowledges them as one, unless a route of
+    /// control's is not in force.
     async fn take(&mut self, first: bytes::Bytes, lines: &mut super::link::Lines) {
         let mut messages = Vec::new();
         let mut next = Some(first);
         while let Some(line) = next {
             match serde_json::from_slice::<RouteMessage>(&line) {
-                Ok(message) => messages.push(message),
+                Ok(message) => messages.push(Some(message)),
                 Err(error) => {
                     self.shared.stats.bad_routes.fetch_add(1, Relaxed);
                     tracing::error!(%error, "control sent a route message that this gateway does not know");
+                    messages.push(None);
                 }
             }
             next = lines.ready();
         }
         let applied = self.publisher.lock().unwrap_or_else(PoisonError::into_inner).apply(messages);
-        let Some(generation) = applied else { return };
+        let Some(Applied { generation, complete }) = applied else { return };
         self.changed.notify_one();
+        if !complete {
+            return;
+        }
         let config = &self.shared.config;
         let ack = RouteAck { gateway: config.id.clone(), boot: self.shared.boot.clone(), generation, at: wall_clock() };
         tracing::debug!(generation, "table in force");

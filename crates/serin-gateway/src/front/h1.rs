@@ -435,11 +435,12 @@ fn write_head(out: &mut Vec<u8>, answer: &Answer, sending: Sending<'_>) {
         BodySent::Length(length) => push_length(out, length),
         BodySent::Chunked => push_field(out, "transfer-encoding", b"chunked"),
         BodySent::UntilClose => {}
-        // An answer to HEAD declares what an answer to GET would; a 204 has no length at all.
+        // An answer to HEAD declares what an answer to GET would, where that is known: a replica's has no body to tell by. A
+        // 204 has no length at all.
         BodySent::None => match (answer.declared, &answer.payload) {
             _ if answer.status == StatusCode::NO_CONTENT => {}
             (Some(length), _) => push_length(out, length),
-            (None, Payload::Whole(bytes)) if answer.status != StatusCode::NOT_MODIFIED => {
+            (None, Payload::Whole(bytes)) if answer.status != StatusCode::NOT_MODIFIED && !bytes.is_empty() => {
                 push_length(out, bytes.len() as u64)
             }
             _ => {}

@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Buf as _, Bytes};
-use http::{HeaderValue, Request, Response, StatusCode, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::rt::{Read, ReadBufCursor, Write};
@@ -102,6 +102,7 @@ async fn respond(
 ) -> Response<AnswerBody> {
     let active = Active::new(&conn, &worker);
     let (parts, body) = request.into_parts();
+    let is_head = parts.method == Method::HEAD;
     let answer = match read_head(parts, &body) {
         Ok(head) => {
             let caller = Caller::new(&worker, conn.peer(), &head.fields);
@@ -121,7 +122,7 @@ async fn respond(
             finish(&worker, &caller, Err(Refusal::Head(error)))
         }
     };
-    response(answer, answers, active)
+    response(answer, is_head, answers, active)
 }
 
 /// The head as HTTP/1 would have it.
@@ -144,8 +145,9 @@ fn read_head(parts: http::request::Parts, body: &Incoming) -> Result<RequestHead
     })
 }
 
-fn response(answer: Answer, answers: &Rc<Answers>, active: Active) -> Response<AnswerBody> {
-    let Answer { status, fields, payload, declared, .. } = answer;
+/// The answer as hyper takes it. One to HEAD declares what an answer to GET would, and carries nothing.
+fn response(answer: Answer, is_head: bool, answers: &Rc<Answers>, active: Active) -> Response<AnswerBody> {
+    let Answer { status, fields, mut payload, declared, .. } = answer;
     let mut headers = fields.into_map();
     let length = match &payload {
         Payload::Whole(bytes) if bytes.is_empty() => declared,
@@ -154,6 +156,9 @@ fn response(answer: Answer, answers: &Rc<Answers>, active: Active) -> Response<A
     };
     if let Some(length) = length.filter(|_| status != StatusCode::NO_CONTENT) {
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+    }
+    if is_head {
+        payload = Payload::Whole(Bytes::new());
     }
     let mut response = Response::new(answers.add(payload, active));
     *response.status_mut() = status;

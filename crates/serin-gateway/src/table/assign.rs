@@ -52,17 +52,24 @@ impl Share {
 /// A header rule.
 #[derive(Clone, Debug)]
 pub(super) struct Rule {
-    headers: Vec<(HeaderName, HeaderValue)>,
+    /// `None` where HTTP allows no such header, so that no request can have it.
+    headers: Option<Vec<(HeaderName, HeaderValue)>>,
     stratum: u16,
 }
 
 impl Rule {
-    pub(super) fn compile(rule: &RouteRule) -> Result<Rule, RouteError> {
+    pub(super) fn compile(endpoint: &str, rule: &RouteRule) -> Rule {
         let field = |(name, value): &(String, String)| {
-            Ok((header_name("rules[].headers name", name)?, header_value("rules[].headers value", value)?))
+            Ok::<_, RouteError>((
+                header_name("rules[].headers name", name)?,
+                header_value("rules[].headers value", value)?,
+            ))
         };
-        let headers = rule.headers.iter().map(field).collect::<Result<_, _>>()?;
-        Ok(Rule { headers, stratum: rule.stratum() })
+        let headers = rule.headers.iter().map(field).collect::<Result<_, _>>();
+        if let Err(error) = &headers {
+            tracing::warn!(endpoint, %error, "a rule can match no request");
+        }
+        Rule { headers: headers.ok(), stratum: rule.stratum() }
     }
 
     pub(super) fn stratum(&self) -> u16 {
@@ -71,7 +78,8 @@ impl Rule {
 
     /// All of its headers are there with their values; a header that came several times has all of its values.
     fn matches(&self, fields: &Fields) -> bool {
-        self.headers.iter().all(|(name, value)| fields.get_all(name).any(|got| got == value))
+        let has = |(name, value): &(HeaderName, HeaderValue)| fields.get_all(name).any(|got| got == value);
+        self.headers.as_ref().is_some_and(|headers| headers.iter().all(has))
     }
 }
 

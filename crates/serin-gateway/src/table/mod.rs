@@ -14,7 +14,7 @@ use serin_api::wire::routes::{self, EndpointRoute, PredictionBins, ReceiptKey, R
 use serin_decide::route::Bucketer;
 
 use crate::counters::{ArmCounters, ArmKey, ArmLabels, CounterRegistry, role_name};
-use crate::upstream::replica::{AddressError, Replica, ReplicaRegistry};
+use crate::upstream::replica::{Replica, ReplicaRegistry};
 use assign::{Rule, Share};
 use paths::Paths;
 
@@ -26,10 +26,19 @@ const ASSIGNABLE: usize = 2;
 /// What all workers route by. Immutable; a change makes a new one.
 #[derive(Default)]
 pub struct Table {
-    generation: u64,
+    generations: Generations,
     endpoints: Vec<Arc<Endpoint>>,
     paths: Paths,
     signer: Option<Signer>,
+}
+
+/// How new a table is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Generations {
+    /// Generation of the newest message in it.
+    pub newest: u64,
+    /// Last generation at which all routes of control's were in it.
+    pub complete: u64,
 }
 
 /// One endpoint's route.
@@ -37,6 +46,8 @@ pub struct Table {
 pub struct Endpoint {
     key: String,
     route: EndpointRoute,
+    /// Its plain path prefix, if that can be routed.
+    prefix: Option<Box<str>>,
     arms: Vec<Arm>,
     shares: Vec<Share>,
     rules: Vec<Rule>,
@@ -80,7 +91,7 @@ pub struct Limits {
     /// Whole request, attempts included.
     pub timeout: Duration,
     /// First attempt. With a candidate it is half of the whole, so that a retry on active has time left; it judges both arms
-    /// alike, but only a candidate's attempt is ended by it.
+    /// alike, but only a candidate's attempt is ended by it, and only as long as nothing of its answer is with the caller.
     pub first_attempt: Duration,
     /// Connection to a replica.
     pub connect_timeout: Duration,
@@ -129,19 +140,6 @@ pub enum RouteError {
         /// Its value.
         got: String,
     },
-    /// A path prefix that cannot be routed.
-    #[error("path is {0:?}, want an absolute path that begins neither with /v2 nor with /serin")]
-    Path(String),
-    /// A replica's address.
-    #[error("arms[{arm}] replica {replica:?}: {error}")]
-    Address {
-        /// Index of the arm.
-        arm: usize,
-        /// The replica's id.
-        replica: String,
-        /// What is wrong.
-        error: AddressError,
-    },
     /// Too many bins.
     #[error("prediction_bins has {0} edges or classes, want at most {BINS_MAX}")]
     Bins(usize),
@@ -165,16 +163,16 @@ impl Compiler {
         Compiler { workers, counters, replicas }
     }
 
-    /// Compiles one route.
+    /// Compiles one route. What is wrong with it but changes nobody's assignment is left out with a warning: a path that cannot
+    /// be routed, a replica whose address cannot be read. A rule that no request can match stays one that none matches.
     ///
     /// # Errors
     /// [`RouteError`]; nothing has changed then.
     pub fn endpoint(&self, key: &str, route: &EndpointRoute) -> Result<Endpoint, RouteError> {
         check(key, route)?;
-        let rules = route.rules.iter().map(Rule::compile).collect::<Result<Vec<_>, _>>()?;
+        let rules: Vec<Rule> = route.rules.iter().map(|rule| Rule::compile(key, rule)).collect();
         let unit_header = route.unit_header.as_deref().map(|name| header_name("unit_header", name)).transpose()?;
-        let arms =
-            (route.arms.iter().enumerate()).map(|(index, arm)| self.arm(index, arm)).collect::<Result<Vec<_>, _>>()?;
+        let arms = route.arms.iter().map(|arm| self.arm(key, arm)).collect::<Result<Vec<_>, _>>()?;
         let shares = shares(&route.strata, arms.len());
         let used = |stratum: usize| stratum == 0 || rules.iter().any(|rule| usize::from(rule.stratum()) == stratum);
         let lanes = (0..shares.len())
@@ -185,6 +183,7 @@ impl Compiler {
         Ok(Endpoint {
             key: key.to_owned(),
             route: route.clone(),
+            prefix: prefix(key, route),
             limits: Limits::new(&route.limits, arms.len() > 1),
             arms,
             shares,
@@ -195,16 +194,16 @@ impl Compiler {
         })
     }
 
-    fn arm(&self, index: usize, arm: &routes::Arm) -> Result<Arm, RouteError> {
+    fn arm(&self, endpoint: &str, arm: &routes::Arm) -> Result<Arm, RouteError> {
         let headers = (0..self.workers).map(|_| ArmHeaders::new(arm)).collect::<Result<_, _>>()?;
         let replica = |wanted: &routes::Replica| {
-            self.replicas.get(wanted).map_err(|error| RouteError::Address {
-                arm: index,
-                replica: wanted.id.clone(),
-                error,
-            })
+            let got = self.replicas.get(wanted);
+            if let Err(error) = &got {
+                tracing::warn!(endpoint, revision = arm.revision, replica = wanted.id, %error, "replica is left out");
+            }
+            got.ok()
         };
-        let replicas = arm.replicas.iter().map(replica).collect::<Result<_, _>>()?;
+        let replicas = arm.replicas.iter().filter_map(replica).collect();
         Ok(Arm { role: arm.role, replicas, headers })
     }
 
@@ -251,11 +250,6 @@ fn check(key: &str, route: &EndpointRoute) -> Result<(), RouteError> {
     if route.strata.is_empty() {
         return Err(RouteError::NoStrata);
     }
-    if let Some(path) = &route.path
-        && !paths::is_routable_prefix(path)
-    {
-        return Err(RouteError::Path(path.clone()));
-    }
     match &route.prediction_bins {
         Some(PredictionBins::Scores(edges)) if edges.len() > BINS_MAX => Err(RouteError::Bins(edges.len())),
         Some(PredictionBins::Classes(names)) if names.len() > BINS_MAX => Err(RouteError::Bins(names.len())),
@@ -266,6 +260,20 @@ fn check(key: &str, route: &EndpointRoute) -> Result<(), RouteError> {
         }
         _ => Ok(()),
     }
+}
+
+/// The route's plain path prefix without the slash at its end, if it can be routed.
+fn prefix(endpoint: &str, route: &EndpointRoute) -> Option<Box<str>> {
+    let path = route.path.as_deref()?;
+    if !paths::is_routable_prefix(path) {
+        tracing::warn!(
+            endpoint,
+            path,
+            "path is left out; want an absolute path of printable ASCII, neither under /v2 nor under /serin"
+        );
+        return None;
+    }
+    Some(path.trim_end_matches('/').into())
 }
 
 /// Shares of arm 1 by stratum, with those of the rules' strata where the route names none.
@@ -283,7 +291,7 @@ fn header_name(field: &'static str, name: &str) -> Result<HeaderName, RouteError
 }
 
 fn header_value(field: &'static str, value: &str) -> Result<HeaderValue, RouteError> {
-    HeaderValue::from_str(value).map_err(|_| RouteError::HeaderValue { field, got: value.to_owned() })
+    HeaderValue::from_bytes(value.as_bytes()).map_err(|_| RouteError::HeaderValue { field, got: value.to_owned() })
 }
 
 impl ArmHeaders {
@@ -343,6 +351,12 @@ impl Endpoint {
         &self.route
     }
 
+    /// Plain path prefix that leads to it, without a slash at its end.
+    #[must_use]
+    pub fn prefix(&self) -> Option<&str> {
+        self.prefix.as_deref()
+    }
+
     /// Versions; index 0 is active.
     #[must_use]
     pub fn arms(&self) -> &[Arm] {
@@ -380,7 +394,7 @@ impl Endpoint {
 impl std::fmt::Debug for Table {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Table")
-            .field("generation", &self.generation)
+            .field("generations", &self.generations)
             .field("endpoints", &self.endpoints)
             .finish_non_exhaustive()
     }
@@ -389,20 +403,26 @@ impl std::fmt::Debug for Table {
 impl Table {
     /// Puts compiled endpoints together. Keys that cannot sign are skipped with a warning.
     #[must_use]
-    pub fn new(generation: u64, endpoints: &BTreeMap<String, Arc<Endpoint>>, keys: &[ReceiptKey]) -> Table {
+    pub fn new(generations: Generations, endpoints: &BTreeMap<String, Arc<Endpoint>>, keys: &[ReceiptKey]) -> Table {
         let endpoints: Vec<_> = endpoints.values().cloned().collect();
         let paths = Paths::new(&endpoints);
         let signer = keys.first().and_then(Signer::new);
         if let (Some(key), None) = (keys.first(), &signer) {
             tracing::warn!(key = key.id, "receipt key is malformed; answers carry no receipt");
         }
-        Table { generation, endpoints, paths, signer }
+        Table { generations, endpoints, paths, signer }
     }
 
-    /// Generation of the newest route in it.
+    /// Generation of the newest message in it.
     #[must_use]
     pub fn generation(&self) -> u64 {
-        self.generation
+        self.generations.newest
+    }
+
+    /// Last generation at which all routes of control's were in force.
+    #[must_use]
+    pub fn complete_generation(&self) -> u64 {
+        self.generations.complete
     }
 
     /// Endpoint by the index that [`Table::find`] gave.

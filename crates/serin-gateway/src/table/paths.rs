@@ -46,8 +46,7 @@ impl Paths {
                 namespace => paths.others.entry(namespace.into()).or_default(),
             };
             models.insert(route.name.as_str().into(), index);
-            if let Some(prefix) = &route.path {
-                let prefix = prefix.trim_end_matches('/');
+            if let Some(prefix) = endpoint.prefix() {
                 let owner = *paths.prefixes.entry(prefix.into()).or_insert(index);
                 if owner != index {
                     let (owner, endpoint) = (endpoints[owner].key(), endpoint.key());

@@ -6,10 +6,10 @@ use std::pin::pin;
 use std::task::Poll;
 
 use bytes::{Bytes, BytesMut};
-use http::Method;
+use http::{Method, header};
 use serin_api::wire::OutcomeClass;
 use tokio::io::AsyncWriteExt as _;
-use tokio::time::Instant;
+use tokio::time::{Duration, Instant, timeout_at};
 
 use super::conn::{Conn, Deadline, Io};
 use super::request::Outgoing;
@@ -20,6 +20,12 @@ use crate::h1::response::{Head, HeadReader, ResponseError};
 const READ_ROOM: usize = 8 << 10;
 /// Bodies up to this size are sent in one write with their head.
 const COPY_MAX: usize = 16 << 10;
+/// A body of unknown length that says nothing for so long is handed over as far as it is there: it may be a stream.
+const QUIET_MAX: Duration = Duration::from_millis(50);
+/// How long a body of unknown length that keeps coming is held back.
+const HELD_MAX: Duration = Duration::from_millis(250);
+/// Media types of streams, which are not held back at all.
+const STREAMS: [&str; 3] = ["text/event-stream", "application/x-ndjson", "application/jsonl"];
 
 /// An answer, as far as it was read.
 #[derive(Debug)]
@@ -94,6 +100,7 @@ impl FailureKind {
 
 impl Conn {
     /// Sends a request, calls `on_sent`, and reads the answer: all of it if it is at most `whole_max` bytes long, else its head.
+    /// A body of unknown length is read as long as it is no larger and keeps coming (within 50 ms each time, 250 ms in all).
     ///
     /// The connection may be used again if the answer is whole, its head says `keep_alive`, and nothing is left in the buffer
     /// ([`Conn::is_reusable`]).
@@ -182,7 +189,8 @@ impl Io {
         }
     }
 
-    /// Reads a body of a known, small length, and takes what has arrived of any other.
+    /// Reads a body of a known, small length, or one of unknown length that turns out to be small and to come soon; takes what
+    /// has arrived of any other.
     async fn read_body(&mut self, head: &mut Head, whole_max: u64) -> Result<ReceivedBody, FailureKind> {
         let mut decoder = BodyDecoder::new(head.framing);
         if let Framing::Length(length) = head.framing
@@ -201,11 +209,49 @@ impl Io {
         while let Some(piece) = decoder.take(&mut self.buffer)? {
             beginning.push(piece);
         }
+        // One that has failed already need not be whole to be known as such.
+        let can_fail = !head.status.is_server_error();
+        if whole_max > 0 && can_fail && decoder.remaining().is_none() && !is_stream(head) {
+            // Rare, so boxed: the futures of all connections stay small.
+            beginning = Box::pin(self.gather(beginning, &mut decoder, whole_max)).await?;
+        }
         if decoder.is_done() {
             return Ok(ReceivedBody::Whole(join(beginning)));
         }
         Ok(ReceivedBody::Partial { beginning, decoder })
     }
+
+    /// Reads on until the body is complete, more than `whole_max` bytes of it are there, or it does not come any more.
+    async fn gather(
+        &mut self,
+        beginning: Vec<Bytes>,
+        decoder: &mut BodyDecoder,
+        whole_max: u64,
+    ) -> Result<Vec<Bytes>, FailureKind> {
+        // One buffer, however small the chunks are.
+        let mut held = BytesMut::new();
+        beginning.iter().for_each(|piece| held.extend_from_slice(piece));
+        let until = Instant::now() + HELD_MAX;
+        while !decoder.is_done() && held.len() as u64 <= whole_max {
+            let patience = until.min(Instant::now() + QUIET_MAX);
+            // Dropping a read that has not ended loses nothing.
+            let Ok(read) = timeout_at(patience, self.fill(READ_ROOM)).await else { break };
+            if read.map_err(FailureKind::Io)? == 0 && !decoder.ended() {
+                return Err(FailureKind::Closed);
+            }
+            while let Some(piece) = decoder.take(&mut self.buffer)? {
+                held.extend_from_slice(&piece);
+            }
+        }
+        Ok(if held.is_empty() { Vec::new() } else { vec![held.freeze()] })
+    }
+}
+
+/// Whether an answer says that its body comes bit by bit.
+fn is_stream(head: &Head) -> bool {
+    let Some(value) = head.fields.get(&header::CONTENT_TYPE) else { return false };
+    let media_type = value.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default();
+    STREAMS.iter().any(|stream| stream.as_bytes().eq_ignore_ascii_case(media_type.trim_ascii()))
 }
 
 fn join(mut pieces: Vec<Bytes>) -> Bytes {

@@ -218,6 +218,45 @@ fn a_stream_reaches_the_caller_as_it_comes() {
 }
 
 #[test]
+fn a_body_of_unknown_length_is_held_back_only_as_long_as_it_may_soon_be_whole() {
+    let ms = Duration::from_millis;
+    let small = || b"3\r\nabc\r\n".to_vec();
+    let large = || format!("{:x}\r\n{}\r\n", 70 << 10, "l".repeat(70 << 10)).into_bytes();
+    //  why                      content-type                 pieces                                 pause     framing that the caller sees
+    let rows = [
+        ("it comes soon", "application/json", vec![small(), small()], ms(15), "content-length: 6\r\n"),
+        ("it falls silent", "application/json", vec![small(), small()], ms(1500), "transfer-encoding: chunked"),
+        ("it says nothing", "application/json", vec![vec![], small()], ms(1500), "transfer-encoding: chunked"),
+        ("it never ends", "application/json", vec![small(); 100], ms(15), "transfer-encoding: chunked"),
+        ("it is large", "application/json", vec![large(), small()], ms(1500), "transfer-encoding: chunked"),
+        ("events", "Text/Event-Stream; charset=utf-8", vec![small(), small()], ms(15), "transfer-encoding: chunked"),
+        ("lines", "application/x-ndjson", vec![small(), small()], ms(15), "transfer-encoding: chunked"),
+    ];
+    for (why, content_type, pieces, pause, framing) in rows {
+        let head = format!("HTTP/1.1 200 OK\r\ncontent-type: {content_type}\r\ntransfer-encoding: chunked\r\n\r\n");
+        let body: usize =
+            pieces.iter().map(|p| if p.len() > 1000 { 70 << 10 } else { p.len().saturating_sub(5) }).sum();
+        let said = [vec![head.into_bytes()], pieces, vec![b"0\r\n\r\n".to_vec()]].concat();
+        let said = if pause > ms(100) { [vec![said[..2].concat()], said[2..].to_vec()].concat() } else { said };
+        let upstream = Upstream::start(move |_| Act::SaySlowly(said.clone(), pause));
+        let gateway = TestGateway::serving(table(route(&at(&[&upstream]), &[], 0.0)));
+        // A busy machine may make an upstream fall silent that does not mean to, so one of a few tries counts.
+        for attempt in 1..=5 {
+            let mut client = Client::connect(gateway.data);
+            let started = Instant::now();
+            client.write(infer(""));
+            let begun = client.beginning();
+            let waited = started.elapsed();
+            assert_eq!(client.reply().unwrap().body.len(), body, "{why}");
+            if waited < ms(1200) && begun.contains(framing) {
+                break;
+            }
+            assert!(attempt < 5, "{why}: after {waited:?} came {begun}");
+        }
+    }
+}
+
+#[test]
 fn head_requests_have_no_body() {
     let upstream = Upstream::start(|_| Act::Say(b"HTTP/1.1 200 OK\r\ncontent-length: 7\r\n\r\n".to_vec()));
     let mut with_path = route(&at(&[&upstream]), &[], 0.0);
@@ -229,6 +268,14 @@ fn head_requests_have_no_body() {
     );
     let text = String::from_utf8(client.rest()).unwrap();
     assert!(text.contains("content-length: 7\r\n") && text.ends_with("{\"live\":true}"), "{text}");
+
+    // A length that the replica does not declare is not known.
+    upstream.behave(|_| Act::Say(b"HTTP/1.1 200 OK\r\n\r\n".to_vec()));
+    let mut client = Client::connect(gateway.data);
+    client.write("HEAD /x HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
+    let text = String::from_utf8(client.rest()).unwrap();
+    assert!(text.starts_with("HTTP/1.1 200 OK\r\n") && text.ends_with("\r\n\r\n"), "{text}");
+    assert!(!text.contains("content-length") && !text.contains("transfer-encoding"), "{text}");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serin_api::wire::observations::{Observation, ObservationBatch, OutcomeClass};
-use serin_api::wire::routes::{PredictionBins, RouteAck, RouteMessage, RouteTable};
+use serin_api::wire::routes::{EndpointRoute, PredictionBins, RouteAck, RouteMessage, RouteTable};
 
 use crate::harness::*;
 
@@ -182,18 +182,71 @@ fn a_gateway_without_a_table_is_alive_but_not_ready() {
 }
 
 #[test]
-fn a_wrong_route_leaves_the_one_before_in_force() {
+fn a_wrong_route_leaves_the_one_before_in_force_and_nothing_is_acknowledged_until_it_is_right() {
     let upstream = Upstream::start(named("good"));
     let dir = tempfile::tempdir().unwrap();
-    let control = Control::start(dir.path(), table(route(&at(&[&upstream]), &[], 0.0)));
+    let good = || Box::new(route(&at(&[&upstream]), &[], 0.0));
+    let wrong = || Box::new(EndpointRoute { unit_header: Some("not a header".into()), ..*good() });
+    let named = |name: &str| Box::new(EndpointRoute { name: name.into(), ..*good() });
+    let upsert = |generation, key: &str, route| RouteMessage::Upsert { generation, key: key.into(), route };
+    let control = Control::start(dir.path(), table(*good()));
     let gateway = TestGateway::following(&control.socket, dir);
+    let in_force = |generation: u64| {
+        until("a table is in force", || gateway.metric("serin_gateway_table_generation", &[]) == generation as f64);
+    };
+    let bad_routes = || gateway.metric("serin_gateway_bad_routes_total", &[]);
+    // What control believes, by acknowledgements and by two batches that were drafted from now on.
+    let believed = || {
+        let before = control.batches().len();
+        until("two more batches", || control.batches().len() >= before + 2);
+        (control.acked(), control.batches().last().unwrap().generation)
+    };
     until("the snapshot is acknowledged", || control.acked() == 1);
-    let mut wrong = route(&at(&[&upstream]), &[], 0.0);
-    wrong.unit_header = Some("not a header".into());
-    control.say(&RouteMessage::Upsert { generation: 2, key: "default/m".into(), route: Box::new(wrong) });
-    until("it is acknowledged all the same", || control.acked() == 2);
-    assert_eq!(gateway.infer("").text(), "good");
-    assert_eq!(gateway.metric("serin_gateway_bad_routes_total", &[]), 1.0);
+    control.say(&upsert(2, "default/m", wrong()));
+    in_force(2);
+    assert_eq!((gateway.infer("").text().as_str(), bad_routes()), ("good", 1.0));
+    assert_eq!(believed(), (1, 1));
+
+    // Others go on, but what is acknowledged would be said of all.
+    control.say(&upsert(3, "default/n", named("n")));
+    in_force(3);
+    assert_eq!(gateway.send("GET /v2/models/n HTTP/1.1\r\nhost: a\r\n\r\n").text(), "good");
+    assert_eq!(believed(), (1, 1));
+    let kept: RouteTable = serde_json::from_str(&gateway.admin("/v1/routes").text()).unwrap();
+    assert_eq!((kept.generation, kept.endpoints.len()), (1, 2), "after a restart it says no more than before");
+
+    // The route that is in force already heals it, and so does the endpoint's end.
+    control.say(&upsert(4, "default/m", good()));
+    until("it is acknowledged again", || control.acked() == 4);
+    control.say(&upsert(5, "default/n", Box::new(EndpointRoute { unit_header: Some("\u{e4}".into()), ..*named("n") })));
+    in_force(5);
+    assert_eq!(believed(), (4, 4));
+    control.say(&RouteMessage::Delete { generation: 6, key: "default/n".into() });
+    until("it is acknowledged again", || control.acked() == 6);
+
+    // What cannot be read may have been a route; only a snapshot tells.
+    for stream in control.state.streams.lock().unwrap().iter_mut() {
+        stream.write_all(b"8\r\n{\"a\":1}\n\r\n").unwrap();
+    }
+    control.say(&upsert(7, "default/n", named("n")));
+    in_force(7);
+    assert_eq!((believed(), bad_routes()), ((6, 6), 3.0));
+    control.say(&RouteMessage::Snapshot(RouteTable { generation: 8, ..table(*good()) }));
+    until("the snapshot is acknowledged", || control.acked() == 8);
+
+    // A snapshot that is not taken whole: nothing is said at all, whatever was complete before.
+    let partly = [("default/m".to_owned(), *wrong()), ("default/n".to_owned(), *named("n"))];
+    control.say(&RouteMessage::Snapshot(RouteTable {
+        generation: 5,
+        endpoints: partly.into(),
+        receipt_keys: vec![key()],
+    }));
+    in_force(5);
+    assert_eq!(believed(), (8, 0));
+    assert_eq!(gateway.infer("").text(), "good", "the last good one stays in force");
+    control.say(&upsert(9, "default/m", good()));
+    until("it is acknowledged again", || control.acked() == 9);
+    assert_eq!(believed(), (9, 9));
 }
 
 #[test]

@@ -215,6 +215,14 @@ impl Client {
         }
     }
 
+    /// Waits for an answer's head and returns what has come by then; [`Client::reply`] reads it again.
+    pub fn beginning(&mut self) -> String {
+        while parse_head(&self.waiting).is_none() {
+            assert!(self.fill(), "the connection ended before a head");
+        }
+        String::from_utf8_lossy(&self.waiting).into_owned()
+    }
+
     /// Everything until the connection ends.
     pub fn rest(&mut self) -> Vec<u8> {
         while self.fill() {}

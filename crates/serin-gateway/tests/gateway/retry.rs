@@ -15,6 +15,7 @@ enum Fault {
     ChunkedStatus(u16),
     CloseFresh,
     HalfAnswer,
+    OneChunk,
     Garbage,
     Hang,
     Refuse,
@@ -30,6 +31,9 @@ fn act(fault: Fault, name: &'static str) -> impl Fn(&Seen) -> Act + Send + Sync 
         }
         Fault::CloseFresh => Act::Close,
         Fault::HalfAnswer => Act::SayAndClose(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf".to_vec()),
+        Fault::OneChunk => {
+            Act::SayAndClose(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\nhalf\r\n".to_vec())
+        }
         Fault::Garbage => Act::SayAndClose(b"SSH-2.0-OpenSSH\r\n\r\n".to_vec()),
         Fault::Hang => Act::Hang(Duration::from_secs(3)),
     }
@@ -48,11 +52,13 @@ fn a_failed_candidate_is_replaced_by_active_and_counts_as_what_it_was() {
         (Fault::ChunkedStatus(500), true, 200, "v1", "server_error", true),
         (Fault::CloseFresh, true, 200, "v1", "transport", true),
         (Fault::HalfAnswer, true, 200, "v1", "transport", true),
+        (Fault::OneChunk, true, 200, "v1", "transport", true),
         (Fault::Garbage, true, 200, "v1", "transport", true),
         (Fault::Hang, true, 200, "v1", "timeout", true),
         (Fault::Refuse, true, 200, "v1", "transport", true),
         (Fault::Status(500), false, 500, "v2", "server_error", false),
         (Fault::CloseFresh, false, 502, "", "transport", false),
+        (Fault::OneChunk, false, 502, "", "transport", false),
         (Fault::Hang, false, 504, "", "timeout", false),
         (Fault::Refuse, false, 200, "v1", "transport", true),
     ];
@@ -98,6 +104,7 @@ fn a_failed_active_attempt_goes_to_another_replica_where_that_can_help() {
         (Fault::Status(500), 2, 500, "server_error", false),
         (Fault::CloseFresh, 2, 200, "transport", true),
         (Fault::HalfAnswer, 2, 200, "transport", true),
+        (Fault::OneChunk, 2, 200, "transport", true),
         (Fault::Garbage, 2, 200, "transport", true),
         (Fault::Hang, 2, 504, "timeout", false),
         // Nothing was sent, so this is only the choice of a replica.
@@ -222,6 +229,30 @@ fn a_slow_active_counts_as_a_timeout_where_a_candidate_would_but_its_caller_gets
     let gateway = TestGateway::serving(table(route));
     assert_eq!(gateway.infer("").text(), "v1");
     assert_eq!(gateway.metric("serin_requests_total", &[("class", "timeout"), ("role", "active")]), 1.0);
+}
+
+#[test]
+fn a_candidates_stream_has_the_whole_time_and_is_judged_by_half_of_it() {
+    //  pause in the stream in ms   whole   class counted
+    for (pause, whole, class) in [(100, true, "ok"), (1300, true, "timeout"), (2600, false, "timeout")] {
+        let v1 = Upstream::start(named("v1"));
+        let v2 = Upstream::start(move |_| {
+            let head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n".to_vec();
+            Act::SaySlowly(vec![head, b"3\r\ndef\r\n0\r\n\r\n".to_vec()], Duration::from_millis(pause))
+        });
+        let mut route = route(&at(&[&v1]), &at(&[&v2]), 100.0);
+        route.limits.timeout_ms = 2000;
+        let gateway = TestGateway::serving(table(route));
+        let mut client = Client::connect(gateway.data);
+        client.write(infer("connection: close\r\n"));
+        let bytes = client.rest();
+        let text = String::from_utf8_lossy(&bytes);
+        assert!(text.contains("abc") && text.contains("serin-version: v2"), "{pause}: {text}");
+        assert_eq!((text.contains("def"), text.ends_with("0\r\n\r\n")), (whole, whole), "{pause}: {text}");
+        let counted = || gateway.metric("serin_requests_total", &[("class", class), ("role", "candidate")]);
+        until("it is counted", || counted() == 1.0);
+        assert_eq!(gateway.metric("serin_retries_total", &[]), 0.0, "{pause}");
+    }
 }
 
 #[test]

@@ -243,5 +243,60 @@ fn http_2_is_spoken_on_the_same_port() {
             let body = response.into_body().collect().await.unwrap().to_bytes();
             assert_eq!(body, format!("POST /v2/models/m/infer HTTP/1.1 {}", gateway.data));
         }
+        // An answer to HEAD that carries bytes is an error, for which the client resets the stream.
+        upstream.behave(|_| Act::Say(b"HTTP/1.1 200 OK\r\ncontent-length: 7\r\n\r\n".to_vec()));
+        let rows = [
+            ("/v2/health/live", 200, Some("13")),
+            ("/v2/models/m", 200, Some("7")),
+            ("/nowhere", 404, None),
+            ("/serin/v1/outcomes", 405, None),
+        ];
+        for (path, status, length) in rows {
+            let request = http::Request::head(format!("http://{}{path}", gateway.data)).body(Full::default()).unwrap();
+            let response = sender.send_request(request).await.unwrap();
+            assert_eq!(response.status().as_u16(), status, "{path}");
+            let declared = response.headers().get("content-length").and_then(|value| value.to_str().ok());
+            assert!(declared.is_some_and(|declared| length.is_none_or(|length| length == declared)), "{path}");
+            let body = response.into_body().collect().await.unwrap_or_else(|error| panic!("{path}: {error}"));
+            assert_eq!(body.to_bytes(), "", "{path}");
+        }
     });
+}
+
+#[test]
+fn what_changes_no_assignment_does_not_cost_an_endpoint_its_route() {
+    use serin_api::wire::routes::{Address, Replica};
+    let (v1, v2) = (Upstream::start(named("v1")), Upstream::start(named("v2")));
+    let mut route = route(&at(&[&v1]), &at(&[&v2]), 0.0);
+    let rule =
+        |name: &str, value: &str| RouteRule { headers: vec![(name.into(), value.into())], to: RuleTarget::Candidate };
+    route.rules = vec![
+        rule("x-city", "two\r\nlines"),
+        rule("no header", "x"),
+        rule("x-city", "Z\u{fc}rich"),
+        rule("x-city", "bell\u{7}"),
+        rule("x-city", "Bern"),
+    ];
+    for arm in &mut route.arms {
+        arm.replicas.push(Replica { id: "bad".into(), address: Address::Tcp("nowhere".into()) });
+    }
+    for path in ["/v2/mine", "/serin", "no-slash", "/gr\u{fc}n", "/a?b"] {
+        route.path = Some(path.into());
+        let gateway = TestGateway::serving(table(route.clone()));
+        //  header line               version
+        let rows = [
+            ("", "v1"),
+            ("x-city: Z\u{fc}rich\r\n", "v2"),
+            ("x-city: Bern\r\n", "v2"),
+            ("x-city: two\r\n", "v1"),
+            ("x: x\r\n", "v1"),
+        ];
+        for (header, version) in rows {
+            for _ in 0..3 {
+                assert_eq!(gateway.infer(header).text(), version, "{path} {header:?}");
+            }
+        }
+        assert_eq!(gateway.send("GET /v2/mine HTTP/1.1\r\nhost: a\r\n\r\n").status, 404, "{path}");
+        assert_eq!(gateway.metric("serin_gateway_bad_routes_total", &[]), 0.0, "{path}");
+    }
 }

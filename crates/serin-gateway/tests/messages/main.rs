@@ -173,3 +173,30 @@ proptest! {
         hold(&messages.concat(), &sizes);
     }
 }
+
+/// What the API takes, the gateway can route: every value that the CRD's patterns allow, and no reserved path.
+#[test]
+fn what_the_crd_allows_can_be_routed() {
+    use proptest::strategy::{Strategy as _, ValueTree as _};
+    use proptest::test_runner::TestRunner;
+    let crds = serin_api::resources::crds();
+    let crd = crds.iter().find(|crd| crd.spec.names.plural == "modelendpoints").unwrap();
+    let crd = serde_json::to_value(crd).unwrap();
+    let spec = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"];
+    let traffic = &spec["properties"]["traffic"]["properties"];
+    let values = |schema: &serde_json::Value| {
+        let pattern = schema["pattern"].as_str().expect("a pattern");
+        let pattern = pattern.strip_prefix('^').and_then(|rest| rest.strip_suffix('$')).expect("of the whole value");
+        let strategy = proptest::string::string_regex(pattern).unwrap();
+        let mut runner = TestRunner::deterministic();
+        (0..2000).map(|_| strategy.new_tree(&mut runner).unwrap().current()).collect::<Vec<String>>()
+    };
+    for path in values(&traffic["path"]) {
+        assert!(serin_gateway::table::paths::is_routable_prefix(&path), "{path:?}");
+    }
+    let rule = spec["x-kubernetes-validations"].to_string();
+    assert!(rule.contains("!self.traffic.path.matches('^/(v2|serin)(/|$)')"), "{rule}");
+    for value in values(&traffic["rules"]["items"]["properties"]["headers"]["items"]["properties"]["value"]) {
+        assert!(http::HeaderValue::from_bytes(value.as_bytes()).is_ok(), "{value:?}");
+    }
+}
