@@ -16,18 +16,31 @@ pub(crate) const LOG_BYTES_MAX: u64 = 10 << 20;
 /// Creates the folders under the home and the runtime folder, mode 700.
 ///
 /// # Errors
-/// [`NodeError::Home`], [`NodeError::RunFolder`] when the runtime folder is not the user's own (it may lie in the
+/// [`NodeError::Home`], [`NodeError::OpenHome`] when the home is another user's or others may write to it,
+/// [`NodeError::RunFolder`] when the runtime folder is not the user's own (it may lie in the
 /// shared temporary folder), [`NodeError::Io`].
 pub fn prepare(layout: &Layout) -> Result<(), NodeError> {
     if !layout.home().is_absolute() || layout.home().to_str().is_none() {
         return Err(NodeError::Home { home: layout.home().to_owned() });
     }
-    for folder in [layout.home().to_owned(), layout.node().join("slots"), layout.logs(), layout.run().to_owned()] {
+    let uid = rustix::process::getuid().as_raw();
+    let home = layout.home();
+    private_folder(home)?;
+    // A link is followed: many keep their data elsewhere. Reading is no danger, as what is secret inside has its own mode.
+    let found = fs::metadata(home).map_err(io("read", home))?;
+    if found.uid() != uid || found.mode() & 0o022 != 0 {
+        return Err(NodeError::OpenHome {
+            home: home.to_owned(),
+            owner: found.uid(),
+            mode: found.mode() & 0o7777,
+            uid,
+        });
+    }
+    for folder in [layout.node().join("slots"), layout.logs(), layout.run().to_owned()] {
         private_folder(&folder)?;
     }
     let run = layout.run();
     let found = fs::symlink_metadata(run).map_err(io("read", run))?;
-    let uid = rustix::process::getuid().as_raw();
     if !found.is_dir() || found.uid() != uid || found.mode() & 0o077 != 0 {
         return Err(NodeError::RunFolder {
             path: run.to_owned(),
@@ -164,6 +177,40 @@ mod tests {
         fs::set_permissions(&run, fs::Permissions::from_mode(0o755)).unwrap();
         let error = prepare(&layout(temp.path())).unwrap_err();
         assert!(matches!(error, NodeError::RunFolder { mode: 0o755, .. }), "{error}");
+    }
+
+    #[test]
+    fn a_home_that_others_may_write_to_is_refused_before_anything_is_made_in_it() {
+        use std::os::unix::fs::PermissionsExt as _;
+        for (mode, is_fine) in [(0o700, true), (0o755, true), (0o775, false), (0o757, false), (0o1777, false)] {
+            let temp = tempfile::tempdir().unwrap();
+            let home = temp.path().join("home");
+            fs::create_dir(&home).unwrap();
+            fs::set_permissions(&home, fs::Permissions::from_mode(mode)).unwrap();
+            match prepare(&layout(&home)) {
+                Ok(()) => assert!(is_fine, "{mode:o}"),
+                Err(error) => {
+                    assert!(!is_fine, "{mode:o}: {error}");
+                    assert!(error.to_string().contains(&format!("mode {mode:o}, want")), "{error}");
+                    assert!(error.to_string().contains("chmod go-w"), "{error}");
+                    assert_eq!(fs::read_dir(&home).unwrap().count(), 0);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_home_of_another_user_is_refused() {
+        // The root folder is root's; for root itself one that was given away is.
+        let temp = tempfile::tempdir().unwrap();
+        let home = if rustix::process::getuid().is_root() {
+            std::os::unix::fs::chown(temp.path(), Some(12_345), None).unwrap();
+            temp.path()
+        } else {
+            Path::new("/")
+        };
+        let error = prepare(&layout(home)).unwrap_err();
+        assert!(matches!(error, NodeError::OpenHome { .. }), "{error}");
     }
 
     #[test]

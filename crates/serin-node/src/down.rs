@@ -26,8 +26,8 @@ pub struct DownReport {
 }
 
 /// Ends everything that runs on a home, and returns when it is gone. A live supervisor is asked to do it (and killed if it does
-/// not in time); without one the slots are ended by their locks, in the same order: gateway, replicas, control. Nothing running
-/// is no error.
+/// not in time); without one the slots are ended by their locks, in the same order: gateway, replicas, control. Children that dead
+/// commands left behind are killed first. Nothing running is no error.
 ///
 /// # Errors
 /// [`NodeError::Stuck`] when something survives even a kill, [`NodeError::AlreadyUp`] when another supervisor starts meanwhile,
@@ -43,12 +43,15 @@ pub async fn down(layout: &Layout) -> Result<DownReport, NodeError> {
     };
     // Whatever is left, after a supervisor that was killed or had never been there.
     let mut rest = Supervisor::take(layout.clone())?;
-    rest.adopt().await?;
+    let unclear = rest.adopt().await?;
     let mut ended: Vec<_> = before.into_iter().map(|(slot, holder)| (slot, holder.pid)).collect();
     for late in rest.wind_down().await? {
         if !ended.contains(&late) {
             ended.push(late);
         }
+    }
+    if !unclear.is_empty() {
+        return Err(NodeError::Stuck { slots: unclear });
     }
     ended.sort();
     Ok(DownReport { supervisor, ended })

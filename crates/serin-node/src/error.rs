@@ -21,6 +21,18 @@ pub enum NodeError {
         /// The home.
         home: PathBuf,
     },
+    /// Others could put their own programs and models into the home.
+    #[error("home {} has owner {owner} and mode {mode:o}, want a folder of user {uid} that nobody else may write to; take the right away with `chmod go-w`, or give another --home", home.display())]
+    OpenHome {
+        /// The home.
+        home: PathBuf,
+        /// Its owner.
+        owner: u32,
+        /// Its permission bits.
+        mode: u32,
+        /// Who runs this.
+        uid: u32,
+    },
     /// The runtime folder could be somebody else's.
     #[error("{} has owner {owner} and mode {mode:o}, want a folder of user {uid} with mode 700; remove it, or use a shorter --home", path.display())]
     RunFolder {

@@ -208,7 +208,8 @@ impl Supervisor {
         shutdown: impl Future<Output = ()>,
         on_ready: impl FnOnce(&Up),
     ) -> Result<(), NodeError> {
-        self.adopt().await?;
+        // A slot that is not clear says so again when it is started or forgotten.
+        let _ = self.adopt().await?;
         self.set = self.read_set();
         self.desire();
         let socket = self.layout.control_socket();
@@ -282,8 +283,9 @@ impl Supervisor {
         Ok(ended)
     }
 
-    /// Finds the slots on disk, and those of their processes that live.
-    pub(crate) async fn adopt(&mut self) -> Result<(), NodeError> {
+    /// Finds the slots on disk, and those of their processes that live. Kills what the others left behind, and returns the slots
+    /// where that did not help.
+    pub(crate) async fn adopt(&mut self) -> Result<Vec<String>, NodeError> {
         let folder = self.layout.node().join("slots");
         let mut looks = Vec::new();
         for entry in fs::read_dir(&folder).map_err(io("read", &folder))? {
@@ -292,13 +294,18 @@ impl Supervisor {
             let (layout, slot) = (self.layout.clone(), name.clone());
             looks.push((name, spawn_blocking(move || look(&layout, &slot))));
         }
+        let mut unclear = Vec::new();
         for (name, look) in looks {
             let Ok(looked) = look.await else { continue };
-            let (found, runs) = looked.unwrap_or_else(|error| {
+            let Looked { found, live, runs, clear } = looked.unwrap_or_else(|error| {
                 // Its start will say the same.
                 tracing::warn!(slot = name, %error, "cannot tell whether the slot is alive");
-                (Found::Free(None), None)
+                Looked { found: Found::Free(None), live: None, runs: None, clear: true }
             });
+            if !clear {
+                tracing::warn!(slot = name, "what the slot's dead process left behind does not end");
+                unclear.push(name.clone());
+            }
             let holder = match &found {
                 Found::Alive(holder) | Found::Free(Some(holder)) => Some(holder),
                 Found::Free(None) | Found::Strays => None,
@@ -316,15 +323,13 @@ impl Supervisor {
             self.runs += 1;
             record.run = self.runs;
             self.records.insert(name.clone(), record);
-            if let Found::Alive(holder) = &found
-                && let Some(live) = Live::adopt(holder)
-            {
-                tracing::info!(slot = name, pid = holder.pid, "adopted");
+            if let Some(live) = live {
+                tracing::info!(slot = name, pid = live.pid.as_raw_nonzero(), "adopted");
                 self.unprobed.insert(name.clone());
                 self.run_from(&name, Launched { live, child: None, runs, port, log_from: 0 });
             }
         }
-        Ok(())
+        Ok(unclear)
     }
 
     /// Settles what is wished for each slot from now on.
@@ -644,7 +649,32 @@ impl Supervisor {
     }
 }
 
-/// Looks at one slot on disk. Blocks.
-fn look(layout: &Layout, slot: &str) -> Result<(Found, Option<Runs>), NodeError> {
-    Ok((lock::look(&lock::lock_path(layout, slot))?, Runs::read(layout, slot)))
+/// What was found of one slot on disk.
+struct Looked {
+    found: Found,
+    /// Its process, if it lives.
+    live: Option<Live>,
+    runs: Option<Runs>,
+    /// Whether nothing is left of a process that died.
+    clear: bool,
+}
+
+/// Looks at one slot on disk. The children of a command that died while no supervisor ran go at once: nobody else would end them
+/// if the slot is not wanted any more, or if everything is to end. Blocks.
+fn look(layout: &Layout, slot: &str) -> Result<Looked, NodeError> {
+    let lock = lock::lock_path(layout, slot);
+    let holder = || -> Result<_, NodeError> {
+        let found = lock::look(&lock)?;
+        let live = if let Found::Alive(holder) = &found { Live::adopt(holder) } else { None };
+        Ok((found, live))
+    };
+    let (mut found, mut live) = holder()?;
+    let runs = Runs::read(layout, slot);
+    let mut clear = true;
+    if live.is_none() && (found == Found::Strays || runs.as_ref().is_none_or(Runs::may_leave_strays)) {
+        clear = process::clear_strays(&lock, true);
+        // A process that was just being started may have taken the slot in between.
+        (found, live) = holder()?;
+    }
+    Ok(Looked { found, live, runs, clear })
 }

@@ -430,6 +430,31 @@ fn down_ends_what_a_killed_supervisor_left() {
 }
 
 #[test]
+fn the_children_of_a_command_that_died_while_nobody_looked_are_ended() {
+    for by_down in [true, false] {
+        let mut home = Home::new();
+        home.set([model("a", &[]), home.command("c", &["--fork"])]);
+        home.up();
+        home.wait(|status| ready(status, "a") && ready(status, "c"));
+        home.wait_up();
+        home.kill_supervisor();
+        kill(home.pid_of("serve").unwrap());
+        home.until("the command is dead", |home| home.pid_of("serve").is_none());
+        assert_eq!(home.pids_of("sleep 1000").len(), 2, "its children live on");
+        if !by_down {
+            // A supervisor that does not want the slot any more.
+            home.set([model("a", &[])]);
+            home.up();
+            home.wait(|status| ready(status, "a") && !status.slots.contains_key("c"));
+            home.until("its folder is gone", |home| !home.layout.slot("c").exists());
+            assert_eq!(home.pids_of("sleep 1000"), [0; 0]);
+        }
+        home.down();
+        assert_eq!(home.processes(), []);
+    }
+}
+
+#[test]
 fn a_port_of_another_program_is_refused_by_name() {
     let home = Home::new();
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -16,6 +16,7 @@ mod routes;
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -171,7 +172,9 @@ impl BoundModelServer {
     }
 }
 
-/// Loads, checks and warms a model, and serves it until `shutdown` resolves.
+/// Loads, checks and warms a model, and serves it until `shutdown` resolves. If that happens before the model is ready, nothing
+/// is ever listened on; the load goes on in a blocking thread, so that a caller who wants to end has to shut its runtime down
+/// without waiting ([`tokio::runtime::Runtime::shutdown_background`]).
 ///
 /// Runs on the caller's tokio runtime, with time and I/O enabled. A runtime of one thread serves best where the process
 /// has one core; it then never pays for moving work between threads.
@@ -179,7 +182,15 @@ impl BoundModelServer {
 /// # Errors
 /// [`ServeError`], when the server could not start.
 pub async fn serve_model(config: ModelServerConfig, shutdown: impl Future<Output = ()>) -> Result<(), ServeError> {
-    let server = ModelServer::prepare(config).await?.bind().await?;
+    let mut shutdown = pin!(shutdown);
+    let server = tokio::select! {
+        biased;
+        () = &mut shutdown => {
+            info!("told to end before the model was ready");
+            return Ok(());
+        }
+        bound = async { Ok::<_, ServeError>(ModelServer::prepare(config).await?.bind().await?) } => bound?,
+    };
     server.run(shutdown).await;
     Ok(())
 }

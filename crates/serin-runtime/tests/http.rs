@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use serin_runtime::{Limits, Listen, ModelServer, ModelServerConfig, Prediction, ServeError, WarmUp};
+use serin_runtime::{Limits, Listen, ModelServer, ModelServerConfig, Prediction, ServeError, WarmUp, serve_model};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::oneshot;
@@ -756,4 +756,19 @@ async fn the_right_digest_is_accepted_from_a_folder_and_a_uri() {
     let server = Server::start(config).await;
     assert_eq!(server.infer("iris", &iris_request("")).await.status, 200);
     server.stop().await;
+}
+
+#[test]
+fn a_server_that_is_told_to_end_while_it_loads_ends_and_never_listens() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("s.sock");
+    let endless = WarmUp { requests: u32::MAX, timeout: Duration::from_secs(30), ..WarmUp::default() };
+    let config = ModelServerConfig { listen: Listen::Unix(socket.clone()), warm_up: endless, ..iris() };
+    // Not tokio's test runtime, which would wait for the load.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let served = runtime
+        .block_on(async { timeout(LIMIT, serve_model(config, tokio::time::sleep(Duration::from_millis(200)))).await });
+    runtime.shutdown_background();
+    served.unwrap().unwrap();
+    assert!(!socket.exists());
 }

@@ -10,7 +10,7 @@ use crate::api::View;
 use crate::apply::namespace_of;
 use crate::console;
 use crate::discovery::{self, Resource};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, code};
 use crate::get;
 use crate::manifest;
 use crate::output::text;
@@ -62,30 +62,66 @@ pub async fn run(args: &DeleteArgs, target: &TargetArgs, out: &mut dyn Write) ->
     }
     console::note(&format!("deleting from {}", target.at()));
     let started = Instant::now();
+    let total = doomed.len();
+    let (mut failed, mut late) = (0, 0);
+    // One object alone fails as itself; among several the others still get their turn.
+    let mut fail = |error: Error| {
+        if total == 1 {
+            return Err(error);
+        }
+        console::error(&error.chain(), error.hint().as_deref());
+        failed += 1;
+        late += usize::from(matches!(error, Error::TimedOut { .. }));
+        Ok(())
+    };
     let mut waiting = Vec::new();
     for (resource, namespace, name) in doomed {
-        match target.api.find(&resource, &namespace, &name, View::Object).await? {
-            Some(object) => {
-                let uid = text(&object, "/metadata/uid").to_owned();
-                match target.api.delete(&resource, &namespace, &name).await {
-                    Ok(_) => waiting.push((resource, namespace, name, uid)),
-                    // It went by itself in between.
-                    Err(error) if error.is_not_found() => writeln!(out, "{} deleted", resource.label(&name))?,
-                    Err(error) => return Err(error),
-                }
-            }
-            None if args.ignore_not_found => {}
-            None => return Err(Error::NotFound { kind: resource.singular, name, namespace }),
+        match delete(&target, &resource, &namespace, &name).await {
+            Ok(Begun::Uid(uid)) => waiting.push((resource, namespace, name, uid)),
+            Ok(Begun::Gone) => writeln!(out, "{} deleted", resource.label(&name))?,
+            Ok(Begun::Missing) if args.ignore_not_found => {}
+            Ok(Begun::Missing) => fail(Error::NotFound { kind: resource.singular, name, namespace })?,
+            Err(error) => fail(error)?,
         }
     }
     for (resource, namespace, name, uid) in waiting {
-        if !args.no_wait {
-            wait_until_gone(&target, &resource, &namespace, &name, &uid, started, args.timeout).await?;
+        if !args.no_wait
+            && let Err(error) =
+                wait_until_gone(&target, &resource, &namespace, &name, &uid, started, args.timeout).await
+        {
+            fail(error)?;
+            continue;
         }
         writeln!(out, "{} {}", resource.label(&name), if args.no_wait { "is being deleted" } else { "deleted" })?;
         out.flush()?;
     }
-    Ok(())
+    match failed {
+        0 => Ok(()),
+        // Nothing went wrong but the time.
+        _ if failed == late => Err(Error::Exit(code::TIMEOUT)),
+        _ => Err(Error::SomeFailed { failed, total }),
+    }
+}
+
+/// What came of asking for an object's end.
+enum Begun {
+    /// It is on its way; its uid.
+    Uid(String),
+    /// It went by itself in between.
+    Gone,
+    /// It does not exist.
+    Missing,
+}
+
+async fn delete(target: &Target, resource: &Resource, namespace: &str, name: &str) -> Result<Begun> {
+    let Some(object) = target.api.find(resource, namespace, name, View::Object).await? else {
+        return Ok(Begun::Missing);
+    };
+    match target.api.delete(resource, namespace, name).await {
+        Ok(_) => Ok(Begun::Uid(text(&object, "/metadata/uid").to_owned())),
+        Err(error) if error.is_not_found() => Ok(Begun::Gone),
+        Err(error) => Err(error),
+    }
 }
 
 async fn wait_until_gone(

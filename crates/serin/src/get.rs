@@ -99,7 +99,11 @@ pub async fn ask(api: &Api, what: &[String]) -> Result<Vec<Asked>> {
             Some(_) => return Err(Error::MixedNames(word.clone())),
             // `endpoint/income rollouts`: a word without a name is a whole kind.
             None => {
-                for resource in discovery::resolve(api, word).await.map_err(|_| Error::MixedNames(word.clone()))? {
+                let found = discovery::resolve(api, word).await.map_err(|error| match error {
+                    Error::UnknownKind { .. } => Error::MixedNames(word.clone()),
+                    other => other,
+                })?;
+                for resource in found {
                     asked.push(Asked { resource, names: Vec::new() });
                 }
             }

@@ -107,6 +107,7 @@ fn a_wrong_command_line_is_code_2_and_says_what_is_possible() {
         ("simulate -f x --errors 0.1", "want CONTROL:CANDIDATE"),
         ("completion tcsh", "tcsh"),
         ("gateway --listen 0.0.0.0:0", "can be reached by others than this machine; add --expose"),
+        ("model-server --artifact x --listen 0.0.0.0:0", "can be reached by others than this machine; add --expose"),
     ];
     for (args, want) in rows {
         let (code, out, err) = serin(args);

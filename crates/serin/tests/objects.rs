@@ -297,6 +297,41 @@ fn describe_shows_an_endpoint_with_its_rollout_gates_replicas_and_events() {
 }
 
 #[test]
+fn among_several_objects_the_ones_that_are_there_are_deleted_and_the_code_is_1() {
+    let world = World::new();
+    for name in ["a", "b"] {
+        world.write("e.yaml", &ENDPOINT.replace("income", name));
+        world.ok("apply -f e.yaml");
+    }
+    let ran = world.run("delete endpoint a missing b");
+    assert_eq!(ran.code, 1, "{}", ran.err);
+    assert_eq!(ran.out, "modelendpoint.serin.dev/a deleted\nmodelendpoint.serin.dev/b deleted\n");
+    assert!(ran.err.contains("error: modelendpoint \"missing\" is not in namespace \"default\""), "{}", ran.err);
+    assert!(ran.err.contains("error: 1 of 3 objects failed"), "{}", ran.err);
+    assert_eq!(names(&world), [""; 0]);
+
+    // One that stays does not hide the one that goes; if time is all that failed, the code says so.
+    world.write("held.yaml", &ENDPOINT.replace("labels: {team: tax}", "finalizers: [test.serin.dev/hold]"));
+    world.ok("apply -f held.yaml");
+    world.ok("apply -f e.yaml");
+    let ran = world.run("delete endpoint income b --timeout 300ms");
+    assert_eq!((ran.code, ran.out.as_str()), (5, "modelendpoint.serin.dev/b deleted\n"), "{}", ran.err);
+    assert!(ran.err.contains("modelendpoint.serin.dev/income is not gone"), "{}", ran.err);
+}
+
+#[test]
+fn what_an_api_refuses_while_a_kind_is_looked_up_is_not_taken_for_a_wrong_command_line() {
+    let refuse = || async {
+        let status = json!({"kind": "Status", "code": 403, "message": "you may not look"});
+        (axum::http::StatusCode::FORBIDDEN, axum::Json(status))
+    };
+    let world = World::with_routes(axum::Router::new().fallback(refuse));
+    let ran = world.run("get endpoint/income deployments");
+    assert_eq!(ran.code, 1, "{}", ran.err);
+    assert!(ran.err.contains("you may not look") && !ran.err.contains("mixes both"), "{}", ran.err);
+}
+
+#[test]
 fn delete_waits_until_the_object_is_gone() {
     let world = World::new();
     world.write("e.yaml", &ENDPOINT.replace("labels: {team: tax}", "finalizers: [test.serin.dev/hold]"));

@@ -10,6 +10,7 @@ mod stage;
 
 use std::io::{IsTerminal as _, Write};
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use serin_api::resources::rollout::RolloutPhase;
@@ -65,11 +66,11 @@ pub async fn run(args: &DemoArgs, out: &mut dyn Write) -> Result<()> {
     let rows = Rows::read(&args.examples.join("rows.csv"))?;
     let examples =
         std::path::absolute(&args.examples).map_err(|source| Error::Read { path: args.examples.clone(), source })?;
-    let signal = serin_node::until_signal()?;
-    let mut stage = Stage::set_up(&examples).await?;
+    let mut signal = pin!(serin_node::until_signal()?);
+    let mut stage = Stage::set_up(&examples, &mut signal).await?;
     let played = tokio::select! {
         played = play(&mut stage, args.scenario, &examples, rows) => played,
-        () = signal => Err(Error::Demo("interrupted; the platform was ended".to_owned())),
+        () = &mut signal => Err(Error::Demo("interrupted; the platform was ended".to_owned())),
     };
     if played.is_err() {
         stage.keep_logs(&args.report);

@@ -1,11 +1,16 @@
 //! The platform that the demo runs on: a home of its own, `serin up` as a process, and the API as any client sees it.
 
+use std::fs::DirBuilder;
+use std::future::Future;
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use kube::api::{Api, Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 use serin_api::layout::Layout;
 use serin_api::{ModelEndpoint, ModelRollout};
@@ -34,15 +39,14 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// Starts `serin up` in a fresh home, on free ports.
-    pub async fn set_up(examples: &Path) -> Result<Stage> {
-        let home = std::env::temp_dir().join(format!("serin-demo-{}", std::process::id()));
-        let layout = Layout::new(&home, rustix::process::getuid().as_raw());
+    /// Starts `serin up` in a fresh home, on free ports. `interrupted` ends it again.
+    pub async fn set_up(examples: &Path, interrupted: impl Future<Output = ()>) -> Result<Stage> {
         let executable = std::env::current_exe().map_err(|source| Error::Read { path: "serin".into(), source })?;
-        std::fs::create_dir_all(&home).map_err(|source| Error::Write { path: home.clone(), source })?;
+        let home = fresh_home()?;
+        let layout = Layout::new(&home, rustix::process::getuid().as_raw());
         let log =
             std::fs::File::create(home.join("up.log")).map_err(|source| Error::Write { path: home.clone(), source })?;
-        let supervisor = Command::new(executable)
+        let mut supervisor = Command::new(executable)
             .args(["up", "--gateway-port", "0", "--admin-port", "0", "--api-port", "0", "--home"])
             .arg(&home)
             .stdin(Stdio::null())
@@ -52,7 +56,11 @@ impl Stage {
             .process_group(0)
             .spawn()
             .map_err(|e| Error::Demo(format!("serin up cannot be started: {e}")))?;
-        match connect(&layout).await {
+        let connected = tokio::select! {
+            connected = connect(&layout) => connected,
+            () = interrupted => Err(Error::Demo("interrupted while the platform started".to_owned())),
+        };
+        match connected {
             Ok((gateway, admin, client)) => Ok(Stage {
                 home,
                 layout,
@@ -65,10 +73,11 @@ impl Stage {
             }),
             Err(error) => {
                 let log = std::fs::read_to_string(home.join("up.log")).unwrap_or_default();
-                let _ = serin_node::down(&layout).await;
-                let mut supervisor = supervisor;
-                let _ = supervisor.wait().await;
-                let _ = std::fs::remove_dir_all(&home);
+                // It may not have taken its home yet, by which `down` would find it.
+                if let Some(pid) = supervisor.id().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?)) {
+                    let _ = kill_process(pid, Signal::TERM);
+                }
+                let _ = end(&home, &layout, &mut supervisor).await;
                 let last: Vec<&str> = log.lines().rev().take(5).collect();
                 Err(Error::Demo(format!("{error}; serin up said: {}", last.join(" | "))))
             }
@@ -166,11 +175,26 @@ impl Stage {
 
     /// Ends everything and removes the home.
     pub async fn tear_down(&mut self) -> Result<()> {
-        let ended = serin_node::down(&self.layout).await;
-        let _ = self.supervisor.wait().await;
-        let _ = std::fs::remove_dir_all(&self.home);
-        let _ = std::fs::remove_dir_all(self.layout.run());
-        ended.map(drop).map_err(|e| Error::Demo(format!("the platform cannot be ended: {e}")))
+        end(&self.home, &self.layout, &mut self.supervisor).await
+    }
+}
+
+async fn end(home: &Path, layout: &Layout, supervisor: &mut Child) -> Result<()> {
+    let ended = serin_node::down(layout).await;
+    let _ = supervisor.wait().await;
+    let _ = std::fs::remove_dir_all(home);
+    let _ = std::fs::remove_dir_all(layout.run());
+    ended.map(drop).map_err(|e| Error::Demo(format!("the platform cannot be ended: {e}")))
+}
+
+/// Creates a folder that was not there, and that nobody else can enter: anybody may write to the temporary folder.
+fn fresh_home() -> Result<PathBuf> {
+    // The keys of a new hasher are random.
+    let suffix = RandomState::new().build_hasher().finish() >> 32;
+    let home = std::env::temp_dir().join(format!("serin-demo-{}-{suffix:08x}", std::process::id()));
+    match DirBuilder::new().mode(0o700).create(&home) {
+        Ok(()) => Ok(home),
+        Err(source) => Err(Error::Write { path: home, source }),
     }
 }
 

@@ -1,11 +1,12 @@
 //! `serin run-replica` and `serin model-server`: one model.
 
+use std::net::ToSocketAddrs as _;
 use std::time::Duration;
 
 use serin_node::run_replica;
-use serin_runtime::{Listen, ModelServerConfig, ServeError, WarmUp, serve_model};
+use serin_runtime::{Listen, ListenError, ModelServerConfig, ServeError, WarmUp, serve_model};
 
-use super::{log_to_stderr, runtime, until_signal};
+use super::{log_to_stderr, loopback, runtime, until_signal};
 use crate::error::{Error, Result};
 use crate::target::TargetArgs;
 
@@ -45,6 +46,9 @@ pub struct ModelServerArgs {
     /// HOST:PORT, or unix:PATH
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7380")]
     pub listen: String,
+    /// Allow an address that is not loopback
+    #[arg(long)]
+    pub expose: bool,
     /// A parameter of the runtime; may be repeated
     #[arg(long = "parameter", value_name = "NAME=VALUE")]
     pub parameters: Vec<String>,
@@ -76,6 +80,13 @@ pub fn replica(args: &ReplicaArgs, target: &TargetArgs) -> Result<()> {
 pub fn model_server(args: &ModelServerArgs) -> Result<()> {
     log_to_stderr();
     let listen: Listen = args.listen.parse().map_err(ServeError::Listen)?;
+    if let Listen::Tcp(address) = &listen {
+        // A name may stand for several addresses.
+        let failed = |error| ServeError::Listen(ListenError::Io { address: address.clone(), error });
+        for address in address.to_socket_addrs().map_err(failed)? {
+            loopback("--listen", address, args.expose)?;
+        }
+    }
     let mut config = ModelServerConfig::new(&args.name, &args.version, &args.artifact, listen);
     config.digest.clone_from(&args.digest);
     for parameter in &args.parameters {
@@ -87,5 +98,9 @@ pub fn model_server(args: &ModelServerArgs) -> Result<()> {
 }
 
 fn serve(config: ModelServerConfig, threads: usize) -> Result<()> {
-    runtime(threads)?.block_on(async { Ok(serve_model(config, until_signal()?).await?) })
+    let runtime = runtime(threads)?;
+    let served = runtime.block_on(async { Ok(serve_model(config, until_signal()?).await?) });
+    // A model that is still being loaded is not waited for.
+    runtime.shutdown_background();
+    served
 }
