@@ -156,7 +156,7 @@ fn answers_of_every_framing_reach_the_caller_whole() {
             assert!(reply.header("serin-receipt").is_some(), "{why}");
         }
         until("all are counted", || gateway.metric("serin_requests_total", &[("class", "ok")]) == 3.0);
-        assert_eq!(gateway.metric("serin_requests_total", &[]), 3.0, "{why}");
+        gateway.metric_is("serin_requests_total", &[], 3.0, why);
     }
 }
 
@@ -181,7 +181,7 @@ fn answers_that_are_not_http_are_a_502() {
         let gateway = TestGateway::serving(table(route(&at(&[&upstream]), &[], 0.0)));
         let reply = gateway.infer("");
         assert_eq!(reply.status, 502, "{:?}", String::from_utf8_lossy(bytes));
-        assert_eq!(gateway.metric("serin_requests_total", &[("class", "transport")]), 1.0);
+        gateway.metric_is("serin_requests_total", &[("class", "transport")], 1.0, "");
     }
 }
 

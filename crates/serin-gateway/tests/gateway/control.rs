@@ -165,7 +165,7 @@ fn a_table_is_applied_acknowledged_and_kept_for_the_next_start() {
     assert_eq!(gateway.admin("/readyz").status, 200);
     let reply = gateway.infer("");
     assert_eq!((reply.text().as_str(), reply.header("serin-receipt").is_some()), ("one", true));
-    assert_eq!(gateway.metric("serin_gateway_table_generation", &[]), 4.0);
+    gateway.metric_is("serin_gateway_table_generation", &[], 4.0, "");
 }
 
 #[test]
@@ -329,7 +329,7 @@ fn counts_survive_a_swap_and_a_new_epoch_begins_at_zero() {
         counts
     };
     until("both epochs are counted", || counts() == [(1, 2), (2, 1)]);
-    assert_eq!(gateway.metric("serin_requests_total", &[("class", "ok")]), 3.0, "metrics know no epochs");
+    gateway.metric_is("serin_requests_total", &[("class", "ok")], 3.0, "metrics know no epochs");
 }
 
 #[test]

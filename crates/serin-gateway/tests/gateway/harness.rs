@@ -107,6 +107,16 @@ impl TestGateway {
         Client::connect(self.admin).send(format!("GET {path} HTTP/1.1\r\nhost: a\r\n\r\n"))
     }
 
+    /// Waits until a metric has a value. A request is counted when its answer is sent already.
+    #[track_caller]
+    pub fn metric_is(&self, name: &str, labels: &[(&str, &str)], want: f64, why: &str) {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while self.metric(name, labels) != want && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        assert_eq!(self.metric(name, labels), want, "{why}");
+    }
+
     /// Value of a metric with exactly these labels in this order; 0 if it is not there.
     pub fn metric(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
         let text = self.admin("/metrics").text();

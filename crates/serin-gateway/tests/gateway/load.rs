@@ -138,9 +138,9 @@ fn a_replica_killed_twenty_times_is_not_noticed_by_callers() {
     let rate = answered as f64 / elapsed.as_secs_f64();
     println!("{answered} requests, {rate:.0}/s, {} replayed", gateway.metric("serin_gateway_replays_total", &[]));
     assert!(rate >= 500.0, "{rate:.0} requests/s are too few to say anything");
-    assert_eq!(gateway.metric("serin_answers_total", &[("code", "2xx")]), answered as f64);
-    assert_eq!(gateway.metric("serin_answers_total", &[]), answered as f64);
-    assert_eq!(gateway.metric("serin_in_flight_requests", &[]), 0.0);
+    gateway.metric_is("serin_answers_total", &[("code", "2xx")], answered as f64, "");
+    gateway.metric_is("serin_answers_total", &[], answered as f64, "");
+    gateway.metric_is("serin_in_flight_requests", &[], 0.0, "");
 }
 
 /// A control that only sends tables; enough for swaps.
@@ -254,7 +254,7 @@ fn fifty_switches_each_way_under_load_lose_no_request() {
     );
     // The goal is 1 ms on a quiet machine; tests share theirs.
     assert!(dispatched < 50_000_000, "{dispatched} ns");
-    assert_eq!(gateway.metric("serin_answers_total", &[("code", "2xx")]), answered as f64);
+    gateway.metric_is("serin_answers_total", &[("code", "2xx")], answered as f64, "");
 }
 
 #[test]
@@ -276,7 +276,7 @@ fn a_replica_that_leaves_the_table_finishes_what_it_has() {
     changed.arms[0].replicas[0].id = "other".into();
     control.send(RouteMessage::Upsert { generation: 2, key: "default/m".into(), route: Box::new(changed) });
     control.wait_for(2);
-    assert_eq!(gateway.metric("serin_gateway_upstream_idle_connections", &[]), 0.0, "idle connections are closed");
+    gateway.metric_is("serin_gateway_upstream_idle_connections", &[], 0.0, "idle connections are closed");
     assert_eq!(gateway.infer("").text(), "new");
     assert_eq!(under_way.reply().unwrap().text(), "old");
     until("nothing of it is kept", || gateway.metric("serin_gateway_upstream_idle_connections", &[]) == 1.0);
@@ -306,7 +306,7 @@ fn a_replica_that_does_not_finish_is_cut_and_its_request_goes_elsewhere() {
     let reply = under_way.reply().unwrap();
     assert_eq!((reply.status, reply.text().as_str()), (200, "new"));
     assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
-    assert_eq!(gateway.metric("serin_requests_total", &[("class", "cancelled"), ("role", "candidate")]), 1.0);
+    gateway.metric_is("serin_requests_total", &[("class", "cancelled"), ("role", "candidate")], 1.0, "");
 }
 
 #[test]

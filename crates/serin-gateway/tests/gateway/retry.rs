@@ -85,14 +85,14 @@ fn a_failed_candidate_is_replaced_by_active_and_counts_as_what_it_was() {
         let counted =
             |class: &str, role: &str| gateway.metric("serin_requests_total", &[("class", class), ("role", role)]);
         assert_eq!(counted(class, "candidate"), 1.0, "{why}");
-        assert_eq!(gateway.metric("serin_requests_total", &[]), 1.0, "{why}: one event per request");
+        gateway.metric_is("serin_requests_total", &[], 1.0, &format!("{why}: one event per request"));
         assert_eq!(
             gateway.metric("serin_retries_total", &[("role", "candidate")]),
             f64::from(u8::from(retried)),
             "{why}"
         );
         let code = format!("{}xx", status / 100);
-        assert_eq!(gateway.metric("serin_answers_total", &[("code", &code)]), 1.0, "{why}");
+        gateway.metric_is("serin_answers_total", &[("code", &code)], 1.0, why);
     }
 }
 
@@ -135,9 +135,9 @@ fn a_failed_active_attempt_goes_to_another_replica_where_that_can_help() {
                 continue;
             }
             assert_eq!(reply.status, status, "{why}: {}", reply.text());
-            assert_eq!(gateway.metric("serin_requests_total", &[("class", class)]), 1.0, "{why}");
-            assert_eq!(gateway.metric("serin_requests_total", &[]), 1.0, "{why}");
-            assert_eq!(gateway.metric("serin_retries_total", &[]), f64::from(u8::from(retried)), "{why}");
+            gateway.metric_is("serin_requests_total", &[("class", class)], 1.0, why);
+            gateway.metric_is("serin_requests_total", &[], 1.0, why);
+            gateway.metric_is("serin_retries_total", &[], f64::from(u8::from(retried)), why);
             break;
         }
     }
@@ -154,8 +154,8 @@ fn an_arm_without_replicas_is_a_503_or_active_serves() {
     route.arms[1].replicas.clear();
     let gateway = TestGateway::serving(table(route));
     assert_eq!(gateway.infer("").header("serin-version"), Some("v1"));
-    assert_eq!(gateway.metric("serin_requests_total", &[("class", "no_replica"), ("role", "candidate")]), 1.0);
-    assert_eq!(gateway.metric("serin_request_duration_seconds_count", &[]), 0.0, "nothing was sent, nothing measured");
+    gateway.metric_is("serin_requests_total", &[("class", "no_replica"), ("role", "candidate")], 1.0, "");
+    gateway.metric_is("serin_request_duration_seconds_count", &[], 0.0, "nothing was sent, nothing measured");
 }
 
 #[test]
@@ -170,8 +170,8 @@ fn a_kept_connection_that_was_closed_costs_nobody_anything() {
     for _ in 0..100 {
         assert_eq!(client.send(infer("")).status, 200);
     }
-    assert_eq!(gateway.metric("serin_requests_total", &[("class", "ok")]), 100.0);
-    assert_eq!(gateway.metric("serin_requests_total", &[]), 100.0);
+    gateway.metric_is("serin_requests_total", &[("class", "ok")], 100.0, "");
+    gateway.metric_is("serin_requests_total", &[], 100.0, "");
 
     // Closes on the second request of each connection instead of answering it: only that replay can help.
     upstream.behave(|seen: &Seen| match seen.on_connection {
@@ -182,9 +182,9 @@ fn a_kept_connection_that_was_closed_costs_nobody_anything() {
     for _ in 0..20 {
         assert_eq!(client.send(infer("")).status, 200);
     }
-    assert_eq!(gateway.metric("serin_requests_total", &[("class", "ok")]), 120.0);
+    gateway.metric_is("serin_requests_total", &[("class", "ok")], 120.0, "");
     assert!(gateway.metric("serin_gateway_replays_total", &[]) >= 10.0);
-    assert_eq!(gateway.metric("serin_retries_total", &[]), 0.0, "a replay is no retry");
+    gateway.metric_is("serin_retries_total", &[], 0.0, "a replay is no retry");
 }
 
 #[test]
@@ -216,8 +216,8 @@ fn a_replica_that_refuses_is_set_aside_and_comes_back() {
     });
     one.begin_again();
     until("one is back", || served_by("one"));
-    assert_eq!(gateway.metric("serin_gateway_replicas_aside", &[]), 0.0);
-    assert_eq!(gateway.metric("serin_answers_total", &[("code", "5xx")]), 0.0);
+    gateway.metric_is("serin_gateway_replicas_aside", &[], 0.0, "");
+    gateway.metric_is("serin_answers_total", &[("code", "5xx")], 0.0, "");
 }
 
 #[test]
@@ -228,7 +228,7 @@ fn a_slow_active_counts_as_a_timeout_where_a_candidate_would_but_its_caller_gets
     route.limits.timeout_ms = 1000;
     let gateway = TestGateway::serving(table(route));
     assert_eq!(gateway.infer("").text(), "v1");
-    assert_eq!(gateway.metric("serin_requests_total", &[("class", "timeout"), ("role", "active")]), 1.0);
+    gateway.metric_is("serin_requests_total", &[("class", "timeout"), ("role", "active")], 1.0, "");
 }
 
 #[test]
@@ -251,7 +251,7 @@ fn a_candidates_stream_has_the_whole_time_and_is_judged_by_half_of_it() {
         assert_eq!((text.contains("def"), text.ends_with("0\r\n\r\n")), (whole, whole), "{pause}: {text}");
         let counted = || gateway.metric("serin_requests_total", &[("class", class), ("role", "candidate")]);
         until("it is counted", || counted() == 1.0);
-        assert_eq!(gateway.metric("serin_retries_total", &[]), 0.0, "{pause}");
+        gateway.metric_is("serin_retries_total", &[], 0.0, &format!("{pause}"));
     }
 }
 
@@ -264,5 +264,5 @@ fn a_caller_that_goes_away_is_no_evidence() {
     until("the request is under way", || gateway.metric("serin_in_flight_requests", &[]) == 1.0);
     drop(client);
     until("it counts as cancelled", || gateway.metric("serin_requests_total", &[("class", "cancelled")]) == 1.0);
-    assert_eq!(gateway.metric("serin_in_flight_requests", &[]), 0.0);
+    gateway.metric_is("serin_in_flight_requests", &[], 0.0, "");
 }

@@ -169,9 +169,9 @@ fn what_is_no_inference_is_routed_but_is_no_evidence() {
             assert_eq!((reply.text().as_str(), reply.header("serin-receipt")), (version, None));
         }
     }
-    assert_eq!(gateway.metric("serin_requests_total", &[]), 0.0);
+    gateway.metric_is("serin_requests_total", &[], 0.0, "");
     gateway.infer("");
-    assert_eq!(gateway.metric("serin_requests_total", &[("class", "ok")]), 1.0);
+    gateway.metric_is("serin_requests_total", &[("class", "ok")], 1.0, "");
 }
 
 #[test]
@@ -297,6 +297,6 @@ fn what_changes_no_assignment_does_not_cost_an_endpoint_its_route() {
             }
         }
         assert_eq!(gateway.send("GET /v2/mine HTTP/1.1\r\nhost: a\r\n\r\n").status, 404, "{path}");
-        assert_eq!(gateway.metric("serin_gateway_bad_routes_total", &[]), 0.0, "{path}");
+        gateway.metric_is("serin_gateway_bad_routes_total", &[], 0.0, &format!("{path}"));
     }
 }
