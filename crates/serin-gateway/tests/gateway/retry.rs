@@ -92,7 +92,7 @@ fn a_failed_candidate_is_replaced_by_active_and_counts_as_what_it_was() {
             "{why}"
         );
         let code = format!("{}xx", status / 100);
-        gateway.metric_is("serin_answers_total", &[("code", &code)], 1.0, why);
+        gateway.metric_is("serin_answers_total", &[("code", &code)], 1.0, &why);
     }
 }
 
@@ -135,9 +135,9 @@ fn a_failed_active_attempt_goes_to_another_replica_where_that_can_help() {
                 continue;
             }
             assert_eq!(reply.status, status, "{why}: {}", reply.text());
-            gateway.metric_is("serin_requests_total", &[("class", class)], 1.0, why);
-            gateway.metric_is("serin_requests_total", &[], 1.0, why);
-            gateway.metric_is("serin_retries_total", &[], f64::from(u8::from(retried)), why);
+            gateway.metric_is("serin_requests_total", &[("class", class)], 1.0, &why);
+            gateway.metric_is("serin_requests_total", &[], 1.0, &why);
+            gateway.metric_is("serin_retries_total", &[], f64::from(u8::from(retried)), &why);
             break;
         }
     }
