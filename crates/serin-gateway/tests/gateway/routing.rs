@@ -297,6 +297,6 @@ fn what_changes_no_assignment_does_not_cost_an_endpoint_its_route() {
             }
         }
         assert_eq!(gateway.send("GET /v2/mine HTTP/1.1\r\nhost: a\r\n\r\n").status, 404, "{path}");
-        gateway.metric_is("serin_gateway_bad_routes_total", &[], 0.0, &format!("{path}"));
+        gateway.metric_is("serin_gateway_bad_routes_total", &[], 0.0, path);
     }
 }
