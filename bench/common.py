@@ -271,7 +271,8 @@ def rows_of(case, peer, results):
 
 
 def publish(suite, rows, ratio_max):
-    """Writes target/bench/SUITE.json and prints it as a table; says whether the CPU per request is within its target."""
+    """Writes target/bench/SUITE.json and prints it as a table; gives the exit code: 3 if the CPU per request
+    misses its target."""
     out = ROOT / "target" / "bench" / f"{suite}.json"
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(rows, indent=2) + "\n")
@@ -282,8 +283,11 @@ def publish(suite, rows, ratio_max):
             f"{row['case']:{width}}  {row['metric']:20} {row['unit']:5} {row['ours']:11.2f} {row['theirs']:12.2f}"
             f" {row['ratio']:9.4f}  {row['runs']}"
         )
+    code = 0
     for row in rows:
         if row["metric"] == METRICS[0][0]:
+            code = code if row["ratio"] <= ratio_max else 3
             verdict = "within" if row["ratio"] <= ratio_max else "MISSES"
             print(f"{row['case']}: CPU per request {verdict} the target, a ratio of at most {ratio_max} ({row['ratio']:.4f})")
     print(f"written to {out}")
+    return code

@@ -8,7 +8,8 @@ Both proxies have one worker on core 0; wrk and the upstreams share core 1. A re
 signs a receipt for every answer, counts every request, and reports to nobody (there is no control here); nginx has its logs
 off and keeps its connections alive.
 
-Writes target/bench/gateway.json and prints a table. Exits 1 if a request failed, 2 if something is missing.
+Writes target/bench/gateway.json and prints a table. Exits 1 if a request failed, 2 if something is missing,
+3 if the target is missed.
 """
 
 import base64
@@ -49,8 +50,7 @@ def main():
             with contextlib.ExitStack() as running:
                 results = run_case(running, folder, args, settings)
             rows += common.rows_of(case, "nginx", results)
-    common.publish("gateway", rows, RATIO_MAX)
-    return 0
+    return common.publish("gateway", rows, RATIO_MAX)
 
 
 def parse_args():
@@ -95,8 +95,7 @@ def start_gateway(running, folder, binary, port, upstreams, settings):
         "arms": [arm("active", "v1", upstreams[0]), arm("candidate", "v2", upstreams[1])],
         "strata": [10, 0, 100],
         "rules": [],
-        "bucketing": {"version": "v1", "seed": "bench"},
-        "unitHeader": "x-user" if settings["sticky"] else None,
+        "bucketing": {"version": "v1", "seed": "bench", "unitHeader": "x-user" if settings["sticky"] else None},
         "limits": {
             "timeoutMs": 30000,
             "connectTimeoutMs": 1000,

@@ -10,7 +10,8 @@ MLServer has its defaults (one worker process, one line of log per request), but
 workers end; the CPU and memory of all its processes count. Ours is one process with its defaults, from the ONNX files of
 the example; MLServer gets the scikit-learn models they were exported from. First both must give equal answers.
 
-Writes target/bench/serving.json and prints a table. Exits 1 if a request failed or answers differ, 2 if something is missing.
+Writes target/bench/serving.json and prints a table. Exits 1 if a request failed or answers differ, 2 if something is missing,
+3 if the target is missed.
 """
 
 import contextlib
@@ -58,8 +59,7 @@ def main():
             with contextlib.ExitStack() as running:
                 results = run_case(running, folder, args, venv, model)
             table += common.rows_of(case, "MLServer", results)
-    common.publish("serving", table, RATIO_MAX)
-    return 0
+    return common.publish("serving", table, RATIO_MAX)
 
 
 def parse_args():

@@ -234,6 +234,7 @@ fn start_rollout(view: &View<'_>, revision: &str, model: &ModelTemplate, active:
             bucketing: Bucketing {
                 version: BucketingVersion::V1,
                 seed: format!("{}/{number}", endpoint.uid().unwrap_or_default()),
+                unit_header: endpoint.spec.traffic.unit_header(),
             },
             undo_of: undo_of.cloned(),
             paused: false,

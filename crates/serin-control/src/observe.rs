@@ -181,7 +181,7 @@ impl Observations {
 #[cfg(test)]
 mod tests {
     use serin_api::resources::endpoint::VersionRef;
-    use serin_api::resources::rollout::{Bucketing, BucketingVersion, EpochRecord, Frozen, FrozenQuantile};
+    use serin_api::resources::rollout::{Bucketing, EpochRecord, Frozen, FrozenQuantile};
     use serin_api::units::Weight;
     use serin_api::wire::observations::OutcomeClass;
 
@@ -194,7 +194,7 @@ mod tests {
             from: version("a"),
             to: version("b"),
             plan: Default::default(),
-            bucketing: Bucketing { version: BucketingVersion::V1, seed: "s".into() },
+            bucketing: Bucketing { seed: "s".into(), ..Bucketing::default() },
             undo_of: None,
             paused: false,
             abort: false,

@@ -344,7 +344,7 @@ mod tests {
             from: version("a"),
             to: version("b"),
             plan: Default::default(),
-            bucketing: Bucketing { version: Default::default(), seed: String::new() },
+            bucketing: Bucketing::default(),
             undo_of: None,
             paused: false,
             abort: false,

@@ -1,5 +1,6 @@
 //! What is published to gateways and to the node: the newest value, and a stream of changes to it.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 
 use serin_api::wire::processes::{ProcessSet, SlotSpec};
@@ -101,14 +102,14 @@ impl Processes {
         Processes { set: watch::channel(None).0, after }
     }
 
-    /// Publishes a set if it differs from the last one.
-    pub fn publish(&self, slots: std::collections::BTreeMap<String, SlotSpec>) {
+    /// Publishes a set if it differs from the last one: slots, and names of slots to keep as they are.
+    pub fn publish(&self, slots: BTreeMap<String, SlotSpec>, keep: BTreeSet<String>) {
         self.set.send_if_modified(|set| {
             let generation = set.as_ref().map_or(self.after, |s| s.generation);
-            if set.as_ref().is_some_and(|s| s.slots == slots) {
+            if set.as_ref().is_some_and(|s| s.slots == slots && s.keep == keep) {
                 return false;
             }
-            *set = Some(ProcessSet { generation: generation + 1, slots });
+            *set = Some(ProcessSet { generation: generation + 1, slots, keep });
             true
         });
     }
@@ -122,7 +123,7 @@ impl Processes {
 
 #[cfg(test)]
 mod tests {
-    use serin_api::resources::rollout::{Bucketing, BucketingVersion};
+    use serin_api::resources::rollout::Bucketing;
     use serin_api::units::Weight;
 
     use super::*;
@@ -138,8 +139,7 @@ mod tests {
             arms: vec![],
             strata: vec![Weight::from_parts(weight)],
             rules: vec![],
-            bucketing: Bucketing { version: BucketingVersion::V1, seed: String::new() },
-            unit_header: None,
+            bucketing: Bucketing::default(),
             prediction_bins: None,
             limits: Default::default(),
         }
@@ -163,9 +163,9 @@ mod tests {
         let processes = Processes::new(5);
         let watch = processes.subscribe();
         assert!(watch.borrow().is_none());
-        processes.publish(Default::default());
+        processes.publish(BTreeMap::new(), BTreeSet::new());
         assert_eq!(watch.borrow().as_ref().map(|s| s.generation), Some(6));
-        processes.publish(Default::default());
+        processes.publish(BTreeMap::new(), BTreeSet::new());
         assert_eq!(watch.borrow().as_ref().map(|s| s.generation), Some(6));
     }
 }

@@ -1,6 +1,6 @@
 //! Processes: what should run on the node, and the model servers' status from what does.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,31 +21,49 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// Drain time of a slot whose endpoint is gone.
 const DRAIN_DEFAULT: Span = Span::from_secs(30);
 
+/// What should run.
+#[derive(Default)]
+struct Wanted {
+    slots: BTreeMap<String, SlotSpec>,
+    /// Slots that cannot be described now, and go on as the node knows them.
+    keep: BTreeSet<String>,
+}
+
+impl Wanted {
+    fn has(&self, slot: &str) -> bool {
+        self.slots.contains_key(slot) || self.keep.contains(slot)
+    }
+
+    /// Wants a slot as it was wanted `before`.
+    fn keep(&mut self, slot: String, before: &Wanted) {
+        match before.slots.get(&slot) {
+            Some(spec) => drop(self.slots.insert(slot, spec.clone())),
+            None => drop(self.keep.insert(slot)),
+        }
+    }
+}
+
 /// Publishes the set of processes and writes the model servers' status, for ever.
 pub async fn run(hub: Arc<Hub>, client: Client) {
-    let mut published: BTreeMap<String, SlotSpec> = BTreeMap::new();
+    let mut published = Wanted::default();
     let mut leaving: HashMap<String, u64> = HashMap::new();
     loop {
         let _ = tokio::time::timeout(LOOK_AGAIN, hub.processes_changed.notified()).await;
-        let (mut slots, unrunnable) = wanted(&hub, &client, &published).await;
+        let (mut wanted, unrunnable) = wanted(&hub, &client, &published).await;
         let before = std::mem::replace(&mut *lock(&hub.unrunnable), unrunnable.clone());
         if before != unrunnable {
             hub.wake_all();
         }
-        hold_back(&hub, &published, &mut slots, &mut leaving);
-        hub.processes.publish(slots.clone());
-        published = slots;
+        hold_back(&hub, &published, &mut wanted, &mut leaving);
+        hub.processes.publish(wanted.slots.clone(), wanted.keep.clone());
+        published = wanted;
         write_status(&hub, &client).await;
     }
 }
 
-/// Slots of all model servers, and why some have none. One that cannot be described now keeps the slots it has.
-async fn wanted(
-    hub: &Hub,
-    client: &Client,
-    published: &BTreeMap<String, SlotSpec>,
-) -> (BTreeMap<String, SlotSpec>, BTreeMap<String, String>) {
-    let (mut slots, mut unrunnable) = (BTreeMap::new(), BTreeMap::new());
+/// Slots of all model servers, and why some cannot be described now. Those keep the slots they have.
+async fn wanted(hub: &Hub, client: &Client, published: &Wanted) -> (Wanted, BTreeMap<String, String>) {
+    let (mut wanted, mut unrunnable) = (Wanted::default(), BTreeMap::new());
     for server in hub.servers.list(|s| s.metadata.deletion_timestamp.is_none()) {
         let namespace = server.namespace().unwrap_or_default();
         let endpoint = hub.endpoints.get(&key(&namespace, &server.spec.endpoint));
@@ -60,7 +78,7 @@ async fn wanted(
             None => Err(format!("revision {} does not exist", server.spec.revision)),
         };
         match described {
-            Ok(described) => slots.extend(described),
+            Ok(described) => wanted.slots.extend(described),
             Err(problem) => {
                 // What belonged to a deleted endpoint is collected one by one, and serves until it is its turn.
                 if has_endpoint {
@@ -71,15 +89,12 @@ async fn wanted(
                     unrunnable.insert(key, problem);
                 }
                 for replica in 0..server.spec.replicas {
-                    let slot = process::slot_name(&namespace, &server.name_any(), replica);
-                    if let Some(spec) = published.get(&slot) {
-                        slots.insert(slot, spec.clone());
-                    }
+                    wanted.keep(process::slot_name(&namespace, &server.name_any(), replica), published);
                 }
             }
         }
     }
-    (slots, unrunnable)
+    (wanted, unrunnable)
 }
 
 /// Values of the secrets that an environment refers to. What cannot be read is left out.
@@ -103,26 +118,21 @@ async fn secrets(
 
 /// Keeps a slot that nobody wants any more until no gateway can send it a request: it has left the table, and every gateway that
 /// is alive has that table in force.
-fn hold_back(
-    hub: &Hub,
-    published: &BTreeMap<String, SlotSpec>,
-    slots: &mut BTreeMap<String, SlotSpec>,
-    leaving: &mut HashMap<String, u64>,
-) {
-    leaving.retain(|slot, _| !slots.contains_key(slot));
+fn hold_back(hub: &Hub, published: &Wanted, wanted: &mut Wanted, leaving: &mut HashMap<String, u64>) {
+    leaving.retain(|slot, _| !wanted.has(slot));
     let applied = lock(&hub.observations).gateways(now()).applied_generation;
-    for (slot, spec) in published {
-        if slots.contains_key(slot) {
+    for slot in published.slots.keys().chain(&published.keep) {
+        if wanted.has(slot) {
             continue;
         }
         if hub.routes.uses_replica(slot) {
             leaving.remove(slot);
-            slots.insert(slot.clone(), spec.clone());
+            wanted.keep(slot.clone(), published);
             continue;
         }
         let since = *leaving.entry(slot.clone()).or_insert_with(|| hub.routes.generation());
         if applied.is_some_and(|applied| applied < since) {
-            slots.insert(slot.clone(), spec.clone());
+            wanted.keep(slot.clone(), published);
         }
     }
 }

@@ -257,7 +257,7 @@ impl Worker {
                 applied_epoch: gateways.applied_generation.and_then(|g| self.applied_epoch(g)),
                 control_in_flight: in_flight[0],
                 candidate_in_flight: in_flight[1],
-                keyed: endpoint.spec.traffic.stickiness.is_some(),
+                keyed: rollout.spec.bucketing.unit_header.is_some(),
             },
             epoch_floor,
             superseded: lifecycle::is_superseded(view, rollout),

@@ -558,7 +558,12 @@ impl Supervisor {
         }
     }
 
-    fn take_set(&mut self, set: ProcessSet) {
+    fn take_set(&mut self, mut set: ProcessSet) {
+        for slot in std::mem::take(&mut set.keep) {
+            if let Some(known) = self.set.as_ref().and_then(|known| known.slots.get(&slot)) {
+                set.slots.entry(slot).or_insert_with(|| known.clone());
+            }
+        }
         if self.set.as_ref() == Some(&set) {
             return;
         }

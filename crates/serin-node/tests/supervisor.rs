@@ -263,6 +263,25 @@ fn while_control_is_dead_replicas_are_restarted_and_none_is_stopped() {
 }
 
 #[test]
+fn what_control_cannot_describe_now_goes_on_as_it_is() {
+    let mut home = Home::new();
+    home.set([model("a", &[]), model("b", &[])]);
+    home.up();
+    let before = home.wait(|status| ready(status, "a") && ready(status, "b"));
+    home.keep(["a", "never-seen"], [model("c", &[])]);
+    let after = home.wait(|status| ready(status, "c") && !status.slots.contains_key("b"));
+    assert_eq!(after.slots["a"].pid, before.slots["a"].pid);
+    assert_eq!(after.slots.keys().collect::<Vec<_>>(), ["a", "c"]);
+    // Also when it ends, and over a restart.
+    home.kill_supervisor();
+    kill(after.slots["a"].pid.unwrap());
+    home.up();
+    home.wait(|status| ready(status, "a") && ready(status, "c"));
+    home.keep([], [model("c", &[])]);
+    home.wait(|status| !status.slots.contains_key("a"));
+}
+
+#[test]
 fn a_changed_spec_restarts_its_slot_alone_and_the_port_stays() {
     let mut home = Home::new();
     home.set([home.command("c", &[]), model("a", &[])]);
@@ -566,9 +585,14 @@ impl Home {
     }
 
     fn set<const N: usize>(&mut self, slots: [SlotSpec; N]) {
+        self.keep([], slots);
+    }
+
+    fn keep<const K: usize, const N: usize>(&mut self, keep: [&str; K], slots: [SlotSpec; N]) {
         self.generation += 1;
         let slots = slots.into_iter().map(|spec| (spec.slot.clone(), spec)).collect();
-        let set = ProcessSet { generation: self.generation, slots };
+        let keep = keep.into_iter().map(str::to_owned).collect();
+        let set = ProcessSet { generation: self.generation, slots, keep };
         fs::write(self.test("set.next"), serde_json::to_vec(&set).unwrap()).unwrap();
         fs::rename(self.test("set.next"), self.test("set.json")).unwrap();
     }

@@ -77,7 +77,8 @@ pub struct Traffic {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 2, max = 1024), regex(pattern = r##"^/[!"$->@-~]+$"##))]
     pub path: Option<String>,
-    /// Keep a caller on one version. Absent: each request is assigned by itself.
+    /// Keep a caller on one version. Absent: each request is assigned by itself. A rollout under way goes on with what was said
+    /// when it began.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stickiness: Option<Stickiness>,
     /// Requests that are sent to one role whatever the weights are. The first match wins.
@@ -114,6 +115,14 @@ impl Default for Traffic {
             max_body_bytes: default_max_body(),
             drain: default_drain(),
         }
+    }
+}
+
+impl Traffic {
+    /// Request header that holds the unit key, lower case, if callers are kept on one version.
+    #[must_use]
+    pub fn unit_header(&self) -> Option<String> {
+        self.stickiness.as_ref().map(|stickiness| stickiness.header.to_ascii_lowercase())
     }
 }
 

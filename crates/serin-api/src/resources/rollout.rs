@@ -80,13 +80,17 @@ pub struct Promote {
 }
 
 /// How callers are assigned to arms.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Bucketing {
     /// Generation of the bucketing hash. It never changes within a rollout.
     pub version: BucketingVersion,
     /// Seed of the hash; the endpoint's uid and the rollout's number by default, so that it is not always the same users who go first.
     pub seed: String,
+    /// Request header that holds the unit key, lower case; the endpoint's stickiness when the rollout began. Absent: each request for
+    /// itself, by chance.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unit_header: Option<String>,
 }
 
 /// Generation of the bucketing hash.

@@ -3,7 +3,7 @@
 //! `GET /v1/processes?node=ID` on control's socket answers JSON lines of [`ProcessSet`], each complete; `POST /v1/processes/status`
 //! carries [`NodeStatus`] back. The node keeps the last set on disk and acts on it while control is away.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -18,13 +18,16 @@ pub struct ProcessSet {
     pub generation: u64,
     /// Replicas by slot name.
     pub slots: BTreeMap<String, SlotSpec>,
+    /// Slots that control cannot describe now, for example because a Secret is not readable: what the node knows of them goes on.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub keep: BTreeSet<String>,
 }
 
 /// One line on the stream.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum ProcessMessage {
-    /// The whole set; what is not in it is stopped.
+    /// The whole set; what is neither in it nor to be kept is stopped.
     Set(ProcessSet),
     /// Nothing changed; sent every second.
     Alive,

@@ -108,9 +108,6 @@ pub struct EndpointRoute {
     pub rules: Vec<RouteRule>,
     /// How unit keys become buckets.
     pub bucketing: Bucketing,
-    /// Request header that holds the unit key. Absent: per-request random.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub unit_header: Option<String>,
     /// Frozen bins for predictions; absent: the score sketch of [`crate::buckets`] and up to 64 class names.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prediction_bins: Option<PredictionBins>,

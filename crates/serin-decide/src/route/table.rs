@@ -1,7 +1,7 @@
 //! The route of one endpoint as a pure function of its spec, its versions and its rollout.
 
 use serin_api::resources::endpoint::{ModelEndpointSpec, VersionRef};
-use serin_api::resources::rollout::{Bucketing, BucketingVersion, Frozen};
+use serin_api::resources::rollout::{Bucketing, Frozen};
 use serin_api::units::Weight;
 use serin_api::wire::routes::{Arm, EndpointRoute, PredictionBins, Replica, Role, RouteLimits, RouteRule, strata};
 
@@ -111,8 +111,7 @@ pub fn build_route(input: &RouteInput<'_>) -> EndpointRoute {
         bucketing: input
             .rollout
             .map(|r| r.bucketing.clone())
-            .unwrap_or(Bucketing { version: BucketingVersion::V1, seed: String::new() }),
-        unit_header: traffic.stickiness.as_ref().map(|s| s.header.to_ascii_lowercase()),
+            .unwrap_or_else(|| Bucketing { unit_header: traffic.unit_header(), ..Bucketing::default() }),
         prediction_bins: input.rollout.and_then(|r| r.frozen).and_then(prediction_bins),
         limits: RouteLimits {
             timeout_ms: traffic.timeout.ms(),
@@ -164,7 +163,7 @@ mod tests {
     fn the_route_says_what_the_rollout_says_even_when_the_candidate_has_no_replica() {
         let (spec, v1, v2) = (spec(), version("v1"), version("v2"));
         let replicas = [Replica { id: "a".into(), address: Address::Tcp("127.0.0.1:1".into()) }];
-        let bucketing = Bucketing { version: BucketingVersion::V1, seed: "s".into() };
+        let bucketing = Bucketing { seed: "s".into(), unit_header: Some("x-account".into()), ..Bucketing::default() };
         let frozen = Frozen { score_edges: vec![0.5], ..Frozen::default() };
         let weights = strata_weights(Weight::from_parts(10_000), true);
         let input = RouteInput {
@@ -187,7 +186,7 @@ mod tests {
         assert_eq!((route.arms[0].role, route.arms[1].role), (Role::Active, Role::Candidate));
         assert_eq!((route.arms[0].replicas.len(), route.arms[1].replicas.len()), (1, 0));
         assert_eq!((route.epoch, route.generation, route.rollout.as_str()), (3, 7, "adult-1"));
-        assert_eq!(route.unit_header.as_deref(), Some("x-user"));
+        assert_eq!(route.bucketing, bucketing, "frozen, whatever the endpoint says by now");
         assert_eq!(route.rules[0].headers, [("x-beta".to_owned(), "Yes".to_owned())]);
         assert_eq!(route.rules[0].stratum(), strata::CANDIDATE);
         assert_eq!(route.prediction_bins, Some(PredictionBins::Scores(vec![0.5])));

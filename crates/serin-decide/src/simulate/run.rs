@@ -191,7 +191,7 @@ impl<'a> Simulation<'a> {
                 from: version("control"),
                 to: version("candidate"),
                 plan: scenario.plan.clone(),
-                bucketing: Bucketing { version: BucketingVersion::V1, seed: sha256_hex(&seed.to_be_bytes()) },
+                bucketing: Bucketing { seed: sha256_hex(&seed.to_be_bytes()), ..Bucketing::default() },
                 undo_of: None,
                 paused: false,
                 abort: false,

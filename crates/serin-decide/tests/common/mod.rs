@@ -58,7 +58,7 @@ pub fn rollout_spec(plan: RolloutPlan) -> ModelRolloutSpec {
         from: version("v1"),
         to: version("v2"),
         plan,
-        bucketing: Bucketing { version: BucketingVersion::V1, seed: "seed".to_owned() },
+        bucketing: Bucketing { seed: "seed".to_owned(), ..Bucketing::default() },
         undo_of: None,
         paused: false,
         abort: false,

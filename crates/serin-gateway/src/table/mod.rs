@@ -171,7 +171,8 @@ impl Compiler {
     pub fn endpoint(&self, key: &str, route: &EndpointRoute) -> Result<Endpoint, RouteError> {
         check(key, route)?;
         let rules: Vec<Rule> = route.rules.iter().map(|rule| Rule::compile(key, rule)).collect();
-        let unit_header = route.unit_header.as_deref().map(|name| header_name("unit_header", name)).transpose()?;
+        let unit_header =
+            route.bucketing.unit_header.as_deref().map(|name| header_name("unit_header", name)).transpose()?;
         let arms = route.arms.iter().map(|arm| self.arm(key, arm)).collect::<Result<Vec<_>, _>>()?;
         let shares = shares(&route.strata, arms.len());
         let used = |stratum: usize| stratum == 0 || rules.iter().any(|rule| usize::from(rule.stratum()) == stratum);

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use serin_api::resources::rollout::Bucketing;
 use serin_api::wire::observations::{Observation, ObservationBatch, OutcomeClass};
 use serin_api::wire::routes::{EndpointRoute, PredictionBins, RouteAck, RouteMessage, RouteTable};
 
@@ -186,7 +187,8 @@ fn a_wrong_route_leaves_the_one_before_in_force_and_nothing_is_acknowledged_unti
     let upstream = Upstream::start(named("good"));
     let dir = tempfile::tempdir().unwrap();
     let good = || Box::new(route(&at(&[&upstream]), &[], 0.0));
-    let wrong = || Box::new(EndpointRoute { unit_header: Some("not a header".into()), ..*good() });
+    let keyed = |header: &str| Bucketing { unit_header: Some(header.into()), ..Bucketing::default() };
+    let wrong = || Box::new(EndpointRoute { bucketing: keyed("not a header"), ..*good() });
     let named = |name: &str| Box::new(EndpointRoute { name: name.into(), ..*good() });
     let upsert = |generation, key: &str, route| RouteMessage::Upsert { generation, key: key.into(), route };
     let control = Control::start(dir.path(), table(*good()));
@@ -218,7 +220,7 @@ fn a_wrong_route_leaves_the_one_before_in_force_and_nothing_is_acknowledged_unti
     // The route that is in force already heals it, and so does the endpoint's end.
     control.say(&upsert(4, "default/m", good()));
     until("it is acknowledged again", || control.acked() == 4);
-    control.say(&upsert(5, "default/n", Box::new(EndpointRoute { unit_header: Some("\u{e4}".into()), ..*named("n") })));
+    control.say(&upsert(5, "default/n", Box::new(EndpointRoute { bucketing: keyed("\u{e4}"), ..*named("n") })));
     in_force(5);
     assert_eq!(believed(), (4, 4));
     control.say(&RouteMessage::Delete { generation: 6, key: "default/n".into() });
@@ -257,7 +259,7 @@ fn observations_are_cumulative_and_only_what_changed_is_sent() {
         _ => Act::Say(answer(200, "serin-prediction: class=a;score=0.7;rows=1\r\n", "v2")),
     });
     let mut route = route(&at(&[&v1]), &at(&[&v2]), 100.0);
-    route.unit_header = Some("x-user".into());
+    route.bucketing.unit_header = Some("x-user".into());
     route.prediction_bins = Some(PredictionBins::Scores(vec![0.5, 0.9]));
     let dir = tempfile::tempdir().unwrap();
     let control = Control::start(dir.path(), table(route));

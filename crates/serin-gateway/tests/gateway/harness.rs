@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use serin_api::resources::rollout::{Bucketing, BucketingVersion};
+use serin_api::resources::rollout::Bucketing;
 use serin_api::units::Weight;
 use serin_api::wire::routes::{
     Address, Arm, EndpointRoute, ReceiptKey, Replica, Role, RouteLimits, RouteMessage, RouteTable,
@@ -517,8 +517,7 @@ pub fn route(active: &[Address], candidate: &[Address], percent: f64) -> Endpoin
         arms,
         strata: vec![Weight::from_percent(percent).unwrap(), Weight::ZERO, Weight::FULL],
         rules: vec![],
-        bucketing: Bucketing { version: BucketingVersion::V1, seed: "seed".into() },
-        unit_header: None,
+        bucketing: Bucketing { seed: "seed".into(), ..Bucketing::default() },
         prediction_bins: None,
         limits: RouteLimits { timeout_ms: 10_000, ..RouteLimits::default() },
     }

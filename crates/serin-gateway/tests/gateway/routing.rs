@@ -64,7 +64,7 @@ fn rules_come_before_units_and_units_before_chance() {
         headers: vec![("x-a".into(), "1".into()), ("x-b".into(), "2".into())],
         to: RuleTarget::Candidate,
     });
-    route.unit_header = Some("x-user".into());
+    route.bucketing.unit_header = Some("x-user".into());
     // Their buckets are contract; see the vectors in serin-decide.
     let bucket = |unit: &str| bucket_v1("seed", unit.as_bytes());
     let inside = (0..).map(|i| format!("user-{i}")).find(|unit| bucket(unit) < 30_000).unwrap();
@@ -101,7 +101,7 @@ fn raising_the_weight_only_adds_units() {
     let (v1, v2) = (Upstream::start(named("v1")), Upstream::start(named("v2")));
     let served = |percent: f64| -> HashMap<String, bool> {
         let mut route = route(&at(&[&v1]), &at(&[&v2]), percent);
-        route.unit_header = Some("x-user".into());
+        route.bucketing.unit_header = Some("x-user".into());
         let gateway = TestGateway::serving(table(route));
         let mut client = Client::connect(gateway.data);
         (0..200)
@@ -126,7 +126,7 @@ fn answers_name_their_version_and_carry_a_receipt_that_verifies() {
     let (v1, v2) = (Upstream::start(named("v1")), Upstream::start(named("v2")));
     v2.behave(|_| Act::Say(answer(200, "serin-prediction: class=%3E50K;score=0.75;rows=1\r\n", "v2")));
     let mut route = route(&at(&[&v1]), &at(&[&v2]), 30.0);
-    route.unit_header = Some("x-user".into());
+    route.bucketing.unit_header = Some("x-user".into());
     let gateway = TestGateway::serving(table(route));
     let keys = [Signer::new(&key()).unwrap()];
     let mut ids = std::collections::HashSet::new();

@@ -4,12 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use k8s_openapi::api::core::v1::Secret;
-use kube::api::{Api, PostParams};
+use kube::api::{Api, DeleteParams, PostParams};
 use serde_json::{Value, json};
+use serin_api::ModelServer;
+use serin_api::conditions::ConditionStatus;
 use serin_api::resources::rollout::{MissingReason, ModelRolloutStatus, RolloutPhase, Verdict};
 
 use crate::load::{Load, Rate};
-use crate::platform::{Platform, model};
+use crate::platform::{Platform, kill9, model, wait};
 use crate::verbs::UNHURRIED;
 
 const RATE: Rate = Rate { per_second: 400, connections: 16, users: 0 };
@@ -99,6 +101,21 @@ async fn a_candidate_that_never_becomes_ready_fails_and_can_be_retried() {
     let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "model-token"}, "stringData": {"token": "hush"}});
     secrets.create(&PostParams::default(), &serde_json::from_value(secret).unwrap()).await.unwrap();
     ends_well(&platform, &status).await;
+
+    // A control that starts while the Secret is gone leaves the replicas alone that have what was in it.
+    let replicas = platform.replica_pids().await;
+    secrets.delete("model-token", &DeleteParams::default()).await.unwrap();
+    kill9(platform.pid_of("control").unwrap());
+    let servers: Api<ModelServer> = Api::default_namespaced(platform.client.clone());
+    let misses_secret = |server: &ModelServer| {
+        let conditions = server.status.iter().flat_map(|status| &status.conditions);
+        conditions.filter(|c| c.status == ConditionStatus::True).any(|c| c.message.contains("Secret model-token"))
+    };
+    wait("the model server says what is missing", async || {
+        servers.list(&Default::default()).await.ok()?.iter().any(misses_secret).then_some(())
+    })
+    .await;
+    assert_eq!(platform.replica_pids().await, replicas);
     load.stop_clean().await;
     platform.stop().await;
 }
