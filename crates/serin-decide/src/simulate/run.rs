@@ -5,8 +5,8 @@ use std::collections::VecDeque;
 use serin_api::hash::sha256_hex;
 use serin_api::resources::endpoint::VersionRef;
 use serin_api::resources::rollout::{
-    ArmCounts, Bucketing, BucketingVersion, CellEvidence, Frozen, ModelRolloutSpec, ModelRolloutStatus, Promote,
-    RolloutPhase, SourceEvidence, Verdict,
+    ArmCounts, Bucketing, CellEvidence, Frozen, ModelRolloutSpec, ModelRolloutStatus, Promote, RolloutPhase,
+    SourceEvidence, Verdict,
 };
 use serin_api::units::{Millis, Span, Weight};
 

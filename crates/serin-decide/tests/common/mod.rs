@@ -6,7 +6,7 @@ use serin_api::resources::gates::{
     Bake, BlueGreenStep, CanaryStep, DeadlinePolicy, GateMode, PauseStep, RolloutPlan, Step,
 };
 use serin_api::resources::rollout::{
-    ArmCounts, Bucketing, BucketingVersion, CellEvidence, ModelRolloutSpec, ModelRolloutStatus, Promote, SourceEvidence,
+    ArmCounts, Bucketing, CellEvidence, ModelRolloutSpec, ModelRolloutStatus, Promote, SourceEvidence,
 };
 use serin_api::units::{Millis, Span, Weight};
 use serin_decide::analysis::freeze::ReferenceSample;
