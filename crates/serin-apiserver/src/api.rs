@@ -154,7 +154,7 @@ impl Api {
     pub(crate) fn rebuild_registry(&self) {
         let _one_at_a_time = self.rebuild.lock().unwrap_or_else(PoisonError::into_inner);
         let old = self.registry.load();
-        let mut all: Vec<Arc<Served>> = old.all().filter(|served| !served.is_custom).cloned().collect();
+        let mut all: Vec<Arc<Served>> = old.all().filter(|served| !served.is_custom()).cloned().collect();
         for object in self.store.list(DEFINITIONS, "", None, 0).objects {
             match definition::read(&object.value) {
                 Ok(served) => all.extend(served.into_iter().map(Arc::new)),

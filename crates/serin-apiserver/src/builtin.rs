@@ -3,21 +3,14 @@
 use std::sync::{Arc, LazyLock};
 
 use base64::Engine as _;
-use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{ConfigMap, Event, Namespace, Secret};
-use k8s_openapi::api::events::v1::Event as NewEvent;
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use schemars::JsonSchema;
-use schemars::generate::SchemaSettings;
 use serde_json::{Value, json};
 
 use crate::definition;
 use crate::jsonpath::JsonPath;
 use crate::metadata::NameRule;
 use crate::resource::{Column, Hooks, Names, Served, View};
-use crate::schema::Schema;
 use crate::status::FieldError;
+use crate::types;
 
 /// The collection of namespaces.
 pub(crate) const NAMESPACES: &str = "namespaces";
@@ -35,7 +28,8 @@ struct Row {
     short: &'static [&'static str],
     namespaced: bool,
     collection: &'static str,
-    schema: fn() -> (Schema, Value),
+    /// Its type, by its name in Kubernetes' OpenAPI document.
+    ty: &'static str,
     has_status: bool,
     /// (name, type, path)
     columns: &'static [(&'static str, &'static str, &'static str)],
@@ -64,7 +58,7 @@ const ROWS: &[Row] = &[
         short: &["ns"],
         namespaced: false,
         collection: NAMESPACES,
-        schema: schema_of::<Namespace>,
+        ty: "io.k8s.api.core.v1.Namespace",
         has_status: true,
         columns: &[("Status", "string", ".status.phase"), AGE],
         view: View::Renamed,
@@ -78,7 +72,7 @@ const ROWS: &[Row] = &[
         short: &["cm"],
         namespaced: true,
         collection: "configmaps",
-        schema: schema_of::<ConfigMap>,
+        ty: "io.k8s.api.core.v1.ConfigMap",
         has_status: false,
         columns: &[AGE],
         view: View::Renamed,
@@ -92,7 +86,7 @@ const ROWS: &[Row] = &[
         short: &[],
         namespaced: true,
         collection: "secrets",
-        schema: schema_of::<Secret>,
+        ty: "io.k8s.api.core.v1.Secret",
         has_status: false,
         columns: &[("Type", "string", ".type"), AGE],
         view: View::Renamed,
@@ -106,7 +100,7 @@ const ROWS: &[Row] = &[
         short: &["ev"],
         namespaced: true,
         collection: EVENTS,
-        schema: schema_of::<Event>,
+        ty: "io.k8s.api.core.v1.Event",
         has_status: false,
         columns: EVENT_COLUMNS,
         view: View::Renamed,
@@ -120,7 +114,7 @@ const ROWS: &[Row] = &[
         short: &["ev"],
         namespaced: true,
         collection: EVENTS,
-        schema: schema_of::<NewEvent>,
+        ty: "io.k8s.api.events.v1.Event",
         has_status: false,
         columns: EVENT_COLUMNS,
         view: View::NewEvents,
@@ -134,7 +128,7 @@ const ROWS: &[Row] = &[
         short: &[],
         namespaced: true,
         collection: "coordination.k8s.io/leases",
-        schema: schema_of::<Lease>,
+        ty: "io.k8s.api.coordination.v1.Lease",
         has_status: false,
         columns: &[("Holder", "string", ".spec.holderIdentity"), AGE],
         view: View::Renamed,
@@ -148,7 +142,7 @@ const ROWS: &[Row] = &[
         short: &["crd", "crds"],
         namespaced: false,
         collection: DEFINITIONS,
-        schema: definition_schema,
+        ty: "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.CustomResourceDefinition",
         has_status: true,
         columns: &[("Created At", "string", ".metadata.creationTimestamp")],
         view: View::Renamed,
@@ -199,7 +193,6 @@ pub(crate) fn all() -> Vec<Arc<Served>> {
 
 impl Row {
     fn serve(&self) -> Served {
-        let (schema, openapi) = (self.schema)();
         let api_version =
             if self.group.is_empty() { self.version.to_owned() } else { format!("{}/{}", self.group, self.version) };
         let columns = self.columns.iter().filter_map(|(name, ty, path)| {
@@ -222,57 +215,18 @@ impl Row {
             stored_api_version: if self.view == View::NewEvents { "v1".into() } else { api_version.clone() },
             api_version,
             collection: self.collection.into(),
-            schema: Arc::new(schema),
-            openapi: Arc::new(openapi),
+            schema: Arc::new(types::schema(self.ty)),
+            openapi: Arc::new(types::openapi(self.ty).cloned().unwrap_or_default()),
             has_status: self.has_status,
             scale: None,
             columns: columns.collect(),
             view: self.view,
             hooks: self.hooks,
-            is_custom: false,
+            ty: Some(self.ty),
             is_terminating: false,
             deprecation: None,
         }
     }
-}
-
-/// The schema of a Kubernetes type, compiled and as JSON.
-pub(crate) fn schema_of<T: JsonSchema>() -> (Schema, Value) {
-    let mut settings = SchemaSettings::openapi3();
-    settings.inline_subschemas = true;
-    settings.meta_schema = None;
-    let mut json = settings.into_generator().into_root_schema_for::<T>().to_value();
-    if let Some(fields) = json.as_object_mut() {
-        fields.retain(|name, _| !matches!(name.as_str(), "$schema" | "components" | "definitions" | "$defs" | "title"));
-    }
-    let schema = Schema::parse(&json, "").expect("Kubernetes' own types have structural schemas");
-    (schema, json)
-}
-
-/// The schema of `metadata`, as JSON.
-pub(crate) fn object_meta() -> &'static Value {
-    static SCHEMA: LazyLock<Value> = LazyLock::new(|| schema_of::<ObjectMeta>().1);
-    &SCHEMA
-}
-
-/// A definition's schemas are recursive, which a structural schema cannot say; they have a reader of their own.
-fn definition_schema() -> (Schema, Value) {
-    let mut settings = SchemaSettings::openapi3();
-    settings.inline_subschemas = true;
-    settings.meta_schema = None;
-    let mut json = settings.into_generator().into_root_schema_for::<CustomResourceDefinition>().to_value();
-    if let Some(fields) = json.as_object_mut() {
-        fields.retain(|name, _| !matches!(name.as_str(), "$schema" | "components" | "definitions" | "$defs" | "title"));
-    }
-    let version = "/properties/spec/properties/versions/items/properties/schema/properties/openAPIV3Schema";
-    if let Some(schema) = json.pointer_mut(version) {
-        *schema = json!({
-            "description": "openAPIV3Schema is the OpenAPI v3 schema to use for validation and pruning.",
-            "type": "object", "x-kubernetes-preserve-unknown-fields": true,
-        });
-    }
-    let schema = Schema::parse(&json, "").expect("what is left of the type is structural");
-    (schema, json)
 }
 
 fn prepare_namespace(namespace: &mut Value, old: Option<&Value>) {

@@ -5,6 +5,8 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
+use crate::types::protobuf::{self, ProtobufError};
+
 /// Bytes of a request body at most, as in kube-apiserver.
 pub(crate) const BODY_BYTES_MAX: usize = 3 << 20;
 /// Nesting of an object at most. The store reads back up to 128.
@@ -15,6 +17,8 @@ pub(crate) const DEPTH_MAX: usize = 100;
 pub(crate) enum Format {
     Json,
     Yaml,
+    /// Kubernetes' own binary form.
+    Protobuf,
 }
 
 /// A body, read.
@@ -35,17 +39,25 @@ pub enum DecodeError {
     /// No YAML.
     #[error("error converting YAML to JSON: {0}")]
     Yaml(String),
+    /// No message of Kubernetes' binary form.
+    #[error("{0}")]
+    Protobuf(#[source] ProtobufError),
     /// Too many levels.
     #[error("the object is nested more than {DEPTH_MAX} deep")]
     TooDeep,
 }
 
-/// Reads a whole body.
-pub(crate) fn decode(body: &[u8], format: Format) -> Result<Decoded, DecodeError> {
+/// Reads a whole body. `type_of` names the type of an `apiVersion` and a kind whose binary form may come.
+pub(crate) fn decode(
+    body: &[u8],
+    format: Format,
+    type_of: impl Fn(&str, &str) -> Option<&'static str>,
+) -> Result<Decoded, DecodeError> {
     let tracked: Tracked = match format {
         Format::Json => serde_json::from_slice(body).map_err(DecodeError::Json)?,
         Format::Yaml => serde_saphyr::from_slice_with_options(body, yaml_options())
             .map_err(|error| DecodeError::Yaml(error.to_string()))?,
+        Format::Protobuf => protobuf::read(body, type_of).map_err(DecodeError::Protobuf)?.into(),
     };
     if is_deeper_than(&tracked.value, DEPTH_MAX) {
         return Err(DecodeError::TooDeep);
@@ -175,11 +187,11 @@ mod tests {
     #[test]
     fn duplicates_are_found_in_json_and_yaml() {
         let json = r#"{"a":1,"b":[{"c":1,"c":2}],"a":3,"d":{"e":{"f":1,"f":2}}}"#;
-        let decoded = decode(json.as_bytes(), Format::Json).expect("json");
+        let decoded = decode(json.as_bytes(), Format::Json, |_, _| None).expect("json");
         assert_eq!(decoded.value, json!({"a": 3, "b": [{"c": 2}], "d": {"e": {"f": 2}}}));
         assert_eq!(decoded.duplicates, ["b[0].c", "a", "d.e.f"]);
         let yaml = "a: 1\nb:\n- c: 1\n  c: 2\na: 3\n";
-        let decoded = decode(yaml.as_bytes(), Format::Yaml).expect("yaml");
+        let decoded = decode(yaml.as_bytes(), Format::Yaml, |_, _| None).expect("yaml");
         assert_eq!(decoded.value, json!({"a": 3, "b": [{"c": 2}]}));
         assert_eq!(decoded.duplicates, ["b[0].c", "a"]);
     }
@@ -188,14 +200,14 @@ mod tests {
     fn hostile_bodies_are_refused() {
         let deep = "[".repeat(100_000);
         for body in ["", "{", "{\"a\":}", "nul", "{} {}", "1e999", deep.as_str()] {
-            assert!(decode(body.as_bytes(), Format::Json).is_err(), "{}", &body[..body.len().min(20)]);
+            assert!(decode(body.as_bytes(), Format::Json, |_, _| None).is_err(), "{}", &body[..body.len().min(20)]);
         }
         let bomb = format!("a: &a [x,x]\n{}", (0..40).map(|i| format!("k{i}: &b{i} [*a,*a,*a]\n")).collect::<String>());
         for body in ["a: [", "a: .nan", "a: b: c", deep.as_str()] {
-            assert!(decode(body.as_bytes(), Format::Yaml).is_err(), "{}", &body[..body.len().min(20)]);
+            assert!(decode(body.as_bytes(), Format::Yaml, |_, _| None).is_err(), "{}", &body[..body.len().min(20)]);
         }
         // Aliases are fine as long as they do not multiply without bound.
-        let _ = decode(bomb.as_bytes(), Format::Yaml);
-        assert!(decode(b"\xff\xfe", Format::Json).is_err());
+        let _ = decode(bomb.as_bytes(), Format::Yaml, |_, _| None);
+        assert!(decode(b"\xff\xfe", Format::Json, |_, _| None).is_err());
     }
 }

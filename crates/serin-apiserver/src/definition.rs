@@ -134,7 +134,7 @@ fn read_version(names: &Arc<Names>, version: &Value, stored: &str, path: &str, e
         columns,
         view: View::Renamed,
         hooks: Hooks::CUSTOM,
-        is_custom: true,
+        ty: None,
         is_terminating: false,
         deprecation,
     }

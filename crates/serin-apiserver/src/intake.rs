@@ -75,12 +75,13 @@ pub(crate) fn shape(
         }
     }
     served.schema.fill_defaults(&mut value);
-    if !served.is_custom
+    if !served.is_custom()
         && let Some(error) = served.schema.validate(&value, None, "").into_iter().find(is_about_type)
     {
         // A built-in kind is read into a type, so what does not fit cannot be read.
         return Err(unreadable(error));
     }
+    served.settle(&mut value);
     Ok(value)
 }
 
@@ -99,7 +100,7 @@ fn check_type(served: &Served, fields: &mut Map<String, Value>) -> Result<(), Ap
                 return Err(BadRequest::OtherKind { got: got.into(), wanted: wanted.into() }.into());
             }
             // Of a built-in kind the server knows what it must be.
-            None if !served.is_custom => {
+            None if !served.is_custom() => {
                 fields.insert(field.to_owned(), wanted.into());
             }
             None => {
@@ -209,7 +210,8 @@ fn differs_beyond_metadata(a: &Value, b: &Value) -> bool {
 
 /// Prepares, validates, and turns into the stored form.
 fn check(served: &Served, object: &mut Value, old: Option<&Value>) -> Vec<FieldError> {
-    let mut fields = served.schema.validate(object, old, "");
+    // A built-in kind's types were checked when it was read, and its nulls are those that Go writes.
+    let mut fields = if served.is_custom() { served.schema.validate(object, old, "") } else { Vec::new() };
     fields.extend(check_scale(served, object));
     if served.schema.has_keyed_lists && old.is_none_or(|old| served.schema.duplicates(old, "").is_empty()) {
         fields.extend(served.schema.duplicates(object, ""));

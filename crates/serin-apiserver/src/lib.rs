@@ -29,6 +29,7 @@ mod serve;
 mod status;
 pub mod store;
 mod table;
+mod types;
 mod watch;
 mod write;
 

@@ -2,13 +2,12 @@
 
 use std::sync::LazyLock;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::{Map, Value, json};
 
-use crate::builtin;
 use crate::schema::Schema;
 use crate::selector::{is_dns_label, is_dns_subdomain, is_label_key, is_label_value};
 use crate::status::FieldError;
+use crate::types;
 
 /// Bytes of all annotation keys and values together, at most.
 const ANNOTATION_BYTES_MAX: usize = 256 << 10;
@@ -41,7 +40,7 @@ pub(crate) enum NameRule {
 }
 
 /// The schema of `metadata` itself.
-static SCHEMA: LazyLock<Schema> = LazyLock::new(|| builtin::schema_of::<ObjectMeta>().0);
+static SCHEMA: LazyLock<Schema> = LazyLock::new(|| types::schema("io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"));
 
 /// Prunes `metadata` to its known fields, drops nulls, and checks types.
 ///

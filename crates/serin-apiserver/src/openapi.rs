@@ -6,9 +6,9 @@ use http::header::{ACCEPT, CONTENT_TYPE, HeaderValue};
 use http::{HeaderMap, StatusCode};
 use serde_json::{Map, Value, json};
 
-use crate::builtin;
 use crate::resource::{Registry, Served, ServedVersion};
 use crate::status::{ApiError, json_response};
+use crate::types;
 
 const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
 const LIST_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta";
@@ -59,13 +59,17 @@ fn hash<'a>(resources: impl Iterator<Item = &'a Served>) -> String {
 /// `/openapi/v3/apis/GROUP/VERSION`, `/openapi/v3/api/VERSION`.
 pub(crate) fn document(registry: &Registry, group: &str, version: &str) -> Result<Response, ApiError> {
     let resources = registry.resources(group, version).ok_or(ApiError::NoResource)?;
+    let own = resources.values().filter_map(|served| served.ty);
     let mut schemas = Map::new();
-    schemas.insert(OBJECT_META.into(), builtin::object_meta().clone());
-    schemas.insert(LIST_META.into(), list_meta());
+    for (name, schema) in types::with_references(own.chain([OBJECT_META, LIST_META])) {
+        schemas.insert(name.to_owned(), schema.clone());
+    }
     let mut paths = Map::new();
     for served in resources.values() {
         let name = schema_name(served);
-        schemas.insert(name.clone(), object_schema(served));
+        if served.is_custom() {
+            schemas.insert(name.clone(), object_schema(served));
+        }
         schemas.insert(format!("{name}List"), list_schema(served, &name));
         add_paths(served, &name, &mut paths);
     }
@@ -79,8 +83,8 @@ pub(crate) fn document(registry: &Registry, group: &str, version: &str) -> Resul
 /// `dev.serin.v1alpha1.ModelEndpoint`: the group backwards, the version, the kind.
 fn schema_name(served: &Served) -> String {
     let names = &served.names;
-    if !served.is_custom && names.group.is_empty() {
-        return format!("io.k8s.api.core.{}.{}", served.version, names.kind);
+    if let Some(ty) = served.ty {
+        return ty.to_owned();
     }
     let group: Vec<&str> = names.group.split('.').rev().collect();
     format!("{}.{}.{}", group.join("."), served.version, names.kind)
@@ -90,6 +94,7 @@ fn kind_of(served: &Served) -> Value {
     json!({"group": served.names.group, "version": served.version, "kind": served.names.kind})
 }
 
+/// The schema of a custom resource.
 fn object_schema(served: &Served) -> Value {
     let mut schema = (*served.openapi).clone();
     let described = |ty: &str, description: &str| json!({"type": ty, "description": description});
@@ -124,18 +129,6 @@ fn list_schema(served: &Served, name: &str) -> Value {
             "items": {"type": "array", "items": {"allOf": [{"$ref": format!("#/components/schemas/{name}")}], "default": {}}},
         },
         "x-kubernetes-group-version-kind": [kind],
-    })
-}
-
-fn list_meta() -> Value {
-    json!({
-        "description": "ListMeta describes metadata that lists have.",
-        "type": "object",
-        "properties": {
-            "continue": {"type": "string"},
-            "remainingItemCount": {"type": "integer", "format": "int64"},
-            "resourceVersion": {"type": "string"},
-        },
     })
 }
 

@@ -38,7 +38,7 @@ impl Patch {
     /// # Errors
     /// [`ApiError`]: 415 for a kind of patch that is not done here, 400 for one that cannot be read.
     pub(crate) fn parse(headers: &HeaderMap, body: &[u8]) -> Result<Self, ApiError> {
-        let decode = || decode::decode(body, decode::Format::Json).map_err(BadRequest::Patch);
+        let decode = || decode::decode(body, decode::Format::Json, |_, _| None).map_err(BadRequest::Patch);
         match media_type(headers) {
             "application/json-patch+json" => {
                 let Decoded { value, .. } = decode()?;

@@ -7,6 +7,7 @@ use http::{HeaderMap, Uri};
 use crate::bad_request::BadRequest;
 use crate::decode;
 use crate::status::ApiError;
+use crate::types::protobuf;
 
 /// A path below `/api/v1` or `/apis/group/version`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -265,11 +266,22 @@ impl Output {
 ///
 /// # Errors
 /// [`ApiError::UnsupportedMediaType`].
-pub(crate) fn body_format(headers: &HeaderMap) -> Result<decode::Format, ApiError> {
+pub(crate) fn body_format(headers: &HeaderMap, takes_protobuf: bool) -> Result<decode::Format, ApiError> {
     match media_type(headers) {
-        "" | "application/json" | "*/*" => Ok(decode::Format::Json),
-        "application/yaml" | "application/x-yaml" | "text/yaml" => Ok(decode::Format::Yaml),
-        _ => Err(ApiError::UnsupportedMediaType { accepted: "application/json, application/yaml" }),
+        protobuf::MEDIA_TYPE if takes_protobuf => Ok(decode::Format::Protobuf),
+        _ if takes_protobuf => text_format(headers).ok_or(ApiError::UnsupportedMediaType {
+            accepted: "application/json, application/yaml, application/vnd.kubernetes.protobuf",
+        }),
+        _ => text_format(headers)
+            .ok_or(ApiError::UnsupportedMediaType { accepted: "application/json, application/yaml" }),
+    }
+}
+
+fn text_format(headers: &HeaderMap) -> Option<decode::Format> {
+    match media_type(headers) {
+        "" | "application/json" | "*/*" => Some(decode::Format::Json),
+        "application/yaml" | "application/x-yaml" | "text/yaml" => Some(decode::Format::Yaml),
+        _ => None,
     }
 }
 

@@ -6,12 +6,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde_json::Value;
 
+use crate::builtin::DEFINITIONS;
 use crate::event_view;
 use crate::jsonpath::JsonPath;
 use crate::metadata::NameRule;
 use crate::schema::Schema;
 use crate::status::{About, FieldError};
 use crate::store::{Key, Object};
+use crate::types;
 
 /// The names of a resource, the same in all versions.
 #[derive(Debug, Clone, Default)]
@@ -110,7 +112,8 @@ pub(crate) struct Served {
     pub(crate) columns: Vec<Column>,
     pub(crate) view: View,
     pub(crate) hooks: Hooks,
-    pub(crate) is_custom: bool,
+    /// Kubernetes' own type, by its name in OpenAPI; `None` for a custom resource.
+    pub(crate) ty: Option<&'static str>,
     /// New objects are refused: its definition is being deleted.
     pub(crate) is_terminating: bool,
     /// Said in a warning to whoever uses this version.
@@ -118,6 +121,10 @@ pub(crate) struct Served {
 }
 
 impl Served {
+    pub(crate) fn is_custom(&self) -> bool {
+        self.ty.is_none()
+    }
+
     pub(crate) fn about(&self, name: &str) -> About {
         About {
             group: self.names.group.clone(),
@@ -151,9 +158,24 @@ impl Served {
     pub(crate) fn make_shown(&self, value: &mut Value) {
         match self.view {
             View::Renamed => {}
-            View::NewEvents => event_view::to_new(value),
+            View::NewEvents => {
+                event_view::to_new(value);
+                self.settle(value);
+            }
         }
         value["apiVersion"] = self.api_version.as_str().into();
+    }
+
+    /// Whether clients may send its objects as protobuf. Definitions hold schemas, which have no binary form here.
+    pub(crate) fn has_binary_form(&self) -> bool {
+        self.ty.is_some() && &*self.collection != DEFINITIONS
+    }
+
+    /// What Go's types do to an object of a built-in kind.
+    pub(crate) fn settle(&self, value: &mut Value) {
+        if let Some(ty) = self.ty {
+            types::settle(ty, value);
+        }
     }
 
     /// Turns an object of this version into the stored form.

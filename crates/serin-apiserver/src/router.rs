@@ -277,13 +277,22 @@ impl Call {
     }
 
     async fn decode(&self, body: Body) -> Result<decode::Decoded, ApiError> {
-        let format = request::body_format(&self.headers)?;
-        Ok(decode::decode(&read(body).await?, format).map_err(BadRequest::Body)?)
+        self.decode_bytes(&read(body).await?)
     }
 
     fn decode_bytes(&self, body: &[u8]) -> Result<decode::Decoded, ApiError> {
-        let format = request::body_format(&self.headers)?;
-        Ok(decode::decode(body, format).map_err(BadRequest::Body)?)
+        let format = request::body_format(&self.headers, self.served.has_binary_form())?;
+        Ok(decode::decode(body, format, |version, kind| self.type_of(version, kind)).map_err(BadRequest::Body)?)
+    }
+
+    /// The type of what a request about this resource may carry in binary form.
+    fn type_of(&self, version: &str, kind: &str) -> Option<&'static str> {
+        match kind {
+            "DeleteOptions" => Some("io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions"),
+            "Scale" => Some("io.k8s.api.autoscaling.v1.Scale"),
+            _ if kind == self.served.names.kind && version == self.served.api_version => self.served.ty,
+            _ => None,
+        }
     }
 
     fn written(&self, written: Written, code: StatusCode) -> Response {

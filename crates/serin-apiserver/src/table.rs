@@ -39,7 +39,7 @@ fn columns(served: &Served) -> Vec<Value> {
     });
     let others = served.columns.iter().map(|column| {
         // Dates are sent as durations, for people.
-        let ty = if column.ty == "date" && !served.is_custom { "string" } else { &column.ty };
+        let ty = if column.ty == "date" && !served.is_custom() { "string" } else { &column.ty };
         json!({
             "name": column.name, "type": ty, "format": column.format, "description": column.description,
             "priority": column.priority,

@@ -164,6 +164,13 @@ count: 1
     assert!(kubectl.run("get events").contains("finch/goldie"));
     assert!(kubectl.run("get events.v1.events.k8s.io goldie.1 -o jsonpath={.note}").contains("a song"));
 
+    // What a current kubectl sends as protobuf.
+    assert_eq!(kubectl.run("create namespace made"), "namespace/made created\n");
+    kubectl.run("create configmap settings -n made --from-literal=a=1 --from-literal=b=");
+    assert_eq!(kubectl.run("get configmap settings -n made -o jsonpath={.data}"), "{\"a\":\"1\",\"b\":\"\"}");
+    kubectl.run("create secret generic login -n made --from-literal=user=me --type example.com/login");
+    assert_eq!(kubectl.run("get secret login -n made -o 'jsonpath={.type} {.data.user}'"), "example.com/login bWU=");
+
     // Other kinds, and the end.
     kubectl.apply("apiVersion: v1\nkind: Secret\nmetadata: {name: s}\nstringData: {key: value}");
     assert_eq!(kubectl.run("get secret s -o jsonpath={.data.key}"), "dmFsdWU=");

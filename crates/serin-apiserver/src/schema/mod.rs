@@ -41,7 +41,7 @@ impl Type {
         }
     }
 
-    fn parse(name: &str) -> Option<Self> {
+    pub(crate) fn parse(name: &str) -> Option<Self> {
         [Self::Object, Self::Array, Self::String, Self::Integer, Self::Number, Self::Boolean]
             .into_iter()
             .find(|ty| ty.name() == name)
