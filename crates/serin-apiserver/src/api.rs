@@ -11,7 +11,7 @@ use crate::builtin::{self, DEFINITIONS, NAMESPACES};
 use crate::resource::{Registry, Served};
 use crate::status::ApiError;
 use crate::store::{Change, Expect, Key, Object, Store, WriteError};
-use crate::{definition, housekeeping, metadata, router};
+use crate::{definition, housekeeping, metadata, router, types};
 
 /// How an [`ApiServer`] behaves.
 #[derive(Clone, Debug)]
@@ -24,7 +24,7 @@ pub struct ApiOptions {
     pub bookmark_every: Duration,
     /// Time after which events are forgotten. Default 1 h, as in kube-apiserver.
     pub event_ttl: Duration,
-    /// What `/version` says. Default `v1.33.0+serin`: Kubernetes 1.33's API conventions.
+    /// What `/version` says. Default: the Kubernetes whose types are served, with `+serin`.
     pub git_version: String,
 }
 
@@ -35,7 +35,7 @@ impl Default for ApiOptions {
             namespaces: vec!["default".into()],
             bookmark_every: Duration::from_secs(60),
             event_ttl: Duration::from_secs(3600),
-            git_version: "v1.33.0+serin".into(),
+            git_version: format!("{}+serin", types::kubernetes()),
         }
     }
 }

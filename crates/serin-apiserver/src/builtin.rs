@@ -9,6 +9,7 @@ use crate::definition;
 use crate::jsonpath::JsonPath;
 use crate::metadata::NameRule;
 use crate::resource::{Column, Hooks, Names, Served, View};
+use crate::reviews;
 use crate::status::FieldError;
 use crate::types;
 
@@ -26,6 +27,7 @@ struct Row {
     kind: &'static str,
     plural: &'static str,
     short: &'static [&'static str],
+    categories: &'static [&'static str],
     namespaced: bool,
     collection: &'static str,
     /// Its type, by its name in Kubernetes' OpenAPI document.
@@ -44,6 +46,7 @@ const PLAIN: Hooks = Hooks {
     name_rule: NameRule::Subdomain,
     unconditional_update: true,
     counts_generation: false,
+    review: None,
     selectable: &[],
 };
 
@@ -56,6 +59,7 @@ const ROWS: &[Row] = &[
         kind: "Namespace",
         plural: "namespaces",
         short: &["ns"],
+        categories: &[],
         namespaced: false,
         collection: NAMESPACES,
         ty: "io.k8s.api.core.v1.Namespace",
@@ -70,6 +74,7 @@ const ROWS: &[Row] = &[
         kind: "ConfigMap",
         plural: "configmaps",
         short: &["cm"],
+        categories: &[],
         namespaced: true,
         collection: "configmaps",
         ty: "io.k8s.api.core.v1.ConfigMap",
@@ -84,6 +89,7 @@ const ROWS: &[Row] = &[
         kind: "Secret",
         plural: "secrets",
         short: &[],
+        categories: &[],
         namespaced: true,
         collection: "secrets",
         ty: "io.k8s.api.core.v1.Secret",
@@ -98,6 +104,7 @@ const ROWS: &[Row] = &[
         kind: "Event",
         plural: "events",
         short: &["ev"],
+        categories: &[],
         namespaced: true,
         collection: EVENTS,
         ty: "io.k8s.api.core.v1.Event",
@@ -112,6 +119,7 @@ const ROWS: &[Row] = &[
         kind: "Event",
         plural: "events",
         short: &["ev"],
+        categories: &[],
         namespaced: true,
         collection: EVENTS,
         ty: "io.k8s.api.events.v1.Event",
@@ -126,6 +134,7 @@ const ROWS: &[Row] = &[
         kind: "Lease",
         plural: "leases",
         short: &[],
+        categories: &[],
         namespaced: true,
         collection: "coordination.k8s.io/leases",
         ty: "io.k8s.api.coordination.v1.Lease",
@@ -140,6 +149,7 @@ const ROWS: &[Row] = &[
         kind: "CustomResourceDefinition",
         plural: "customresourcedefinitions",
         short: &["crd", "crds"],
+        categories: &["api-extensions"],
         namespaced: false,
         collection: DEFINITIONS,
         ty: "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.CustomResourceDefinition",
@@ -153,6 +163,51 @@ const ROWS: &[Row] = &[
             unconditional_update: false,
             ..PLAIN
         },
+    },
+    Row {
+        group: "authorization.k8s.io",
+        version: "v1",
+        kind: "SelfSubjectAccessReview",
+        plural: "selfsubjectaccessreviews",
+        short: &[],
+        categories: &[],
+        namespaced: false,
+        collection: "authorization.k8s.io/selfsubjectaccessreviews",
+        ty: "io.k8s.api.authorization.v1.SelfSubjectAccessReview",
+        has_status: false,
+        columns: &[AGE],
+        view: View::Renamed,
+        hooks: Hooks { review: Some(reviews::access), ..PLAIN },
+    },
+    Row {
+        group: "authorization.k8s.io",
+        version: "v1",
+        kind: "SelfSubjectRulesReview",
+        plural: "selfsubjectrulesreviews",
+        short: &[],
+        categories: &[],
+        namespaced: false,
+        collection: "authorization.k8s.io/selfsubjectrulesreviews",
+        ty: "io.k8s.api.authorization.v1.SelfSubjectRulesReview",
+        has_status: false,
+        columns: &[AGE],
+        view: View::Renamed,
+        hooks: Hooks { review: Some(reviews::rules), ..PLAIN },
+    },
+    Row {
+        group: "authentication.k8s.io",
+        version: "v1",
+        kind: "SelfSubjectReview",
+        plural: "selfsubjectreviews",
+        short: &[],
+        categories: &[],
+        namespaced: false,
+        collection: "authentication.k8s.io/selfsubjectreviews",
+        ty: "io.k8s.api.authentication.v1.SelfSubjectReview",
+        has_status: false,
+        columns: &[AGE],
+        view: View::Renamed,
+        hooks: Hooks { review: Some(reviews::subject), ..PLAIN },
     },
 ];
 
@@ -208,7 +263,7 @@ impl Row {
                 plural: self.plural.into(),
                 singular: self.kind.to_lowercase(),
                 short_names: self.short.iter().map(|name| (*name).to_owned()).collect(),
-                categories: Vec::new(),
+                categories: self.categories.iter().map(|name| (*name).to_owned()).collect(),
                 namespaced: self.namespaced,
             }),
             version: self.version.into(),

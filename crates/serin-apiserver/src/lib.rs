@@ -22,6 +22,7 @@ mod read;
 mod request;
 mod resource;
 mod respond;
+mod reviews;
 mod router;
 mod schema;
 mod selector;

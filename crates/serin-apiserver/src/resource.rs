@@ -50,6 +50,8 @@ pub(crate) struct Hooks {
     pub(crate) unconditional_update: bool,
     /// Whether `metadata.generation` is counted.
     pub(crate) counts_generation: bool,
+    /// Answers an object that is never stored.
+    pub(crate) review: Option<fn(&mut Value) -> Vec<FieldError>>,
     /// Fields that can be selected by beside name and namespace.
     pub(crate) selectable: &'static [&'static str],
 }
@@ -68,6 +70,7 @@ impl Hooks {
         name_rule: NameRule::Subdomain,
         unconditional_update: false,
         counts_generation: true,
+        review: None,
         selectable: &[],
     };
 }
@@ -234,6 +237,11 @@ impl Registry {
     /// Groups by name with their versions, the preferred one first.
     pub(crate) fn groups(&self) -> impl Iterator<Item = (&str, &[ServedVersion])> {
         self.groups.iter().map(|(group, versions)| (group.as_str(), versions.as_slice()))
+    }
+
+    /// The versions of a group, the preferred one first.
+    pub(crate) fn versions(&self, group: &str) -> Option<&[ServedVersion]> {
+        self.groups.get(group).map(Vec::as_slice)
     }
 
     /// The resources of one version of a group.

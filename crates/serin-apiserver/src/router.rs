@@ -17,12 +17,12 @@ use crate::api::Api;
 use crate::bad_request::BadRequest;
 use crate::decode::{self, BODY_BYTES_MAX};
 use crate::delete::{DeleteOptions, Deleted};
-use crate::intake::Part;
+use crate::intake::{self, Origin, Part};
 use crate::patch::Patch;
 use crate::read::Selection;
 use crate::request::{self, Output, Params, ResourcePath};
 use crate::resource::Served;
-use crate::status::{ApiError, json_response};
+use crate::status::{ApiError, FieldError, json_response};
 use crate::write::{Ask, Written};
 use crate::{discovery, metadata, openapi, respond, watch};
 
@@ -74,6 +74,9 @@ async fn answer(api: Arc<Api>, request: Request) -> Result<Response, ApiError> {
         served,
         path,
     };
+    if let Some(review) = call.served.hooks.review {
+        return call.review(&parts.method, body, review).await;
+    }
     let warnings = call.served.deprecation.iter().cloned().collect();
     call.dispatch(&parts.method, body, warnings).await
 }
@@ -92,6 +95,9 @@ fn fixed(api: &Api, path: &str, request: &Request) -> Result<Option<Response>, A
         }
         [""] => return json(discovery::paths(&registry)),
         ["version"] => return json(discovery::version(&api.options.git_version)),
+        ["api" | "apis"] if discovery::wants_aggregated(request.headers()) => {
+            return Ok(Some(discovery::aggregated(&registry, parts == ["api"])));
+        }
         ["api"] => return json(discovery::core_versions()),
         ["apis"] => return json(discovery::groups(&registry)),
         ["openapi", "v2"] => return Ok(Some(openapi::v2(request.headers()))),
@@ -142,6 +148,27 @@ impl Call {
             _ => Err(ApiError::MethodNotAllowed),
         }?;
         Ok(respond::warn(response, &warnings))
+    }
+
+    /// Answers an object that is never stored.
+    async fn review(
+        &self,
+        method: &Method,
+        body: Body,
+        review: fn(&mut Value) -> Vec<FieldError>,
+    ) -> Result<Response, ApiError> {
+        if *method != Method::POST || self.path.name.is_some() {
+            return Err(ApiError::MethodNotAllowed);
+        }
+        let mut warnings = Vec::new();
+        let decoded = self.decode(body).await?;
+        let mut object =
+            intake::shape(&self.served, decoded, Origin::Body, self.params.field_validation, &mut warnings)?;
+        let fields = review(&mut object);
+        if !fields.is_empty() {
+            return Err(ApiError::Invalid { about: self.served.about(""), fields });
+        }
+        Ok(respond::warn(respond::value(&object, self.output, StatusCode::CREATED), &warnings))
     }
 
     /// The namespace of a request about one object; empty for a cluster-scoped one.

@@ -171,6 +171,10 @@ count: 1
     kubectl.run("create secret generic login -n made --from-literal=user=me --type example.com/login");
     assert_eq!(kubectl.run("get secret login -n made -o 'jsonpath={.type} {.data.user}'"), "example.com/login bWU=");
 
+    // Who one is and what one may do.
+    assert_eq!(kubectl.run("auth can-i delete finches"), "yes\n");
+    assert!(kubectl.run("auth can-i --list").contains("[*]"));
+
     // Other kinds, and the end.
     kubectl.apply("apiVersion: v1\nkind: Secret\nmetadata: {name: s}\nstringData: {key: value}");
     assert_eq!(kubectl.run("get secret s -o jsonpath={.data.key}"), "dmFsdWU=");

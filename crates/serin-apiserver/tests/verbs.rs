@@ -527,13 +527,23 @@ async fn discovery_names_what_is_served_and_nothing_else() {
     let version = http.get("/version").await.json;
     assert_eq!(
         (&version["major"], &version["minor"], &version["gitVersion"]),
-        (&json!("1"), &json!("33"), &json!("v1.33.0+serin"))
+        (&json!("1"), &json!("36"), &json!("v1.36.3+serin"))
     );
     assert_eq!(http.get("/api").await.json["versions"], json!(["v1"]));
     let groups = http.get("/apis").await.json;
     let names: Vec<_> =
         groups["groups"].as_array().expect("groups").iter().map(|group| group["name"].clone()).collect();
-    assert_eq!(json!(names), json!(["apiextensions.k8s.io", "coordination.k8s.io", "events.k8s.io", "test.serin.dev"]));
+    assert_eq!(
+        json!(names),
+        json!([
+            "events.k8s.io",
+            "authentication.k8s.io",
+            "authorization.k8s.io",
+            "apiextensions.k8s.io",
+            "coordination.k8s.io",
+            "test.serin.dev"
+        ])
+    );
     let resources = http.get("/apis/test.serin.dev/v1").await.json;
     let names: Vec<_> =
         resources["resources"].as_array().expect("some").iter().map(|resource| resource["name"].clone()).collect();

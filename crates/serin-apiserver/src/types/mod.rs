@@ -90,6 +90,7 @@ enum Place {
 }
 
 struct Types {
+    kubernetes: String,
     schemas: serde_json::Map<String, Value>,
     records: HashMap<String, Record>,
 }
@@ -97,13 +98,15 @@ struct Types {
 static TYPES: LazyLock<Types> = LazyLock::new(|| {
     #[derive(Deserialize)]
     struct Document {
+        kubernetes: String,
         schemas: serde_json::Map<String, Value>,
         fields: HashMap<String, BTreeMap<String, Tags>>,
     }
     let text = include_str!("../../data/kubernetes-types.json");
-    let Document { schemas, fields } = serde_json::from_str(text).expect("the file is of this form: a test reads it");
+    let Document { kubernetes, schemas, fields } =
+        serde_json::from_str(text).expect("the file is of this form: a test reads it");
     let records = fields.keys().map(|name| (name.clone(), record(name, &fields, &schemas))).collect();
-    Types { schemas, records }
+    Types { kubernetes, schemas, records }
 });
 
 fn record(
@@ -176,6 +179,11 @@ fn shape(schema: &Value) -> Shape {
         }
         _ => Shape::Raw,
     }
+}
+
+/// Version of the Kubernetes that the types are from, such as `v1.36.3`.
+pub(crate) fn kubernetes() -> &'static str {
+    &TYPES.kubernetes
 }
 
 /// The OpenAPI schemas of types and of all types that they refer to.
