@@ -1,6 +1,7 @@
 //! The API on the network: TLS, a token, limits.
 
 use std::future::Future;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +9,8 @@ use axum::Router;
 use axum::extract::{Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
-use http::header::AUTHORIZATION;
+use http::header::{AUTHORIZATION, HOST, ORIGIN};
+use http::uri::Authority;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
@@ -126,7 +128,31 @@ async fn serve_connection(
     }
 }
 
+/// Whether the `Host` and the `Origin` of a request name this machine. A name that leads here by chance or on purpose (DNS
+/// rebinding) is refused, whatever token comes with it.
+fn check_host(request: &Request) -> Result<(), ApiError> {
+    let text = |name| request.headers().get(name).map(|value| value.to_str().unwrap_or("?").to_owned());
+    let host = request.uri().authority().map(ToString::to_string).or_else(|| text(HOST));
+    let origin =
+        text(ORIGIN).map(|origin| origin.split_once("://").map_or(origin.clone(), |(_, host)| host.to_owned()));
+    for (header, got) in [("Host", host), ("Origin", origin)] {
+        if let Some(got) = got.filter(|got| !is_own(got)) {
+            return Err(ApiError::OtherHost { header, got });
+        }
+    }
+    Ok(())
+}
+
+fn is_own(host: &str) -> bool {
+    let Ok(authority) = host.parse::<Authority>() else { return false };
+    let name = authority.host().trim_start_matches('[').trim_end_matches(']');
+    name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
 async fn require_token(State(token): State<Arc<Token>>, request: Request, next: Next) -> Response {
+    if let Err(error) = check_host(&request) {
+        return error.into_response();
+    }
     let is_public = matches!(request.uri().path(), "/healthz" | "/livez" | "/readyz" | "/version");
     let sent = request.headers().get(AUTHORIZATION).map(|value| value.as_bytes());
     let bearer =

@@ -208,6 +208,16 @@ pub enum ApiError {
         /// Why.
         why: String,
     },
+    /// The request names a host that is not this one: a page of the web may have been made to send it.
+    #[error(
+        "{header} is {got:?}, want a name of this machine: 127.0.0.1, [::1] or localhost; pages of other sites may not call"
+    )]
+    OtherHost {
+        /// `Host` or `Origin`.
+        header: &'static str,
+        /// Its value.
+        got: String,
+    },
     /// The caller did not say who they are.
     #[error("Unauthorized")]
     Unauthorized,
@@ -301,7 +311,7 @@ impl ApiError {
             Self::AlreadyExists(_) | Self::Conflict { .. } => StatusCode::CONFLICT,
             Self::Invalid { .. } | Self::Unprocessable { .. } => StatusCode::UNPROCESSABLE_ENTITY,
             Self::BadRequest(_) => StatusCode::BAD_REQUEST,
-            Self::Forbidden { .. } => StatusCode::FORBIDDEN,
+            Self::Forbidden { .. } | Self::OtherHost { .. } => StatusCode::FORBIDDEN,
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
             Self::MethodNotAllowed | Self::VerbNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::NotAcceptable => StatusCode::NOT_ACCEPTABLE,
@@ -321,7 +331,7 @@ impl ApiError {
             Self::Conflict { .. } => "Conflict",
             Self::Invalid { .. } | Self::Unprocessable { .. } => "Invalid",
             Self::BadRequest(_) => "BadRequest",
-            Self::Forbidden { .. } => "Forbidden",
+            Self::Forbidden { .. } | Self::OtherHost { .. } => "Forbidden",
             Self::Unauthorized => "Unauthorized",
             Self::MethodNotAllowed | Self::VerbNotAllowed { .. } => "MethodNotAllowed",
             Self::NotAcceptable => "NotAcceptable",
@@ -359,6 +369,7 @@ impl ApiError {
             }),
             Self::NoResource
             | Self::BadRequest(_)
+            | Self::OtherHost { .. }
             | Self::Unauthorized
             | Self::MethodNotAllowed
             | Self::NotAcceptable

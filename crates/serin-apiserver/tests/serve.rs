@@ -68,6 +68,25 @@ async fn only_callers_with_the_token_get_in() {
     assert!(nobody.request_text(get("/apis")).await.is_err());
     assert!(nobody.request_text(get("/readyz/../apis")).await.is_err());
 
+    let known = Client::try_from(served.config().await).expect("a client");
+    let rows = [
+        ("host", "127.0.0.1", true),
+        ("host", "LOCALHOST:80", true),
+        ("host", "[::1]:7343", true),
+        ("host", "serin.example.com", false),
+        ("host", "127.0.0.1.example.com:7343", false),
+        ("host", "10.0.0.1", false),
+        ("origin", "https://127.0.0.1:7343", true),
+        ("origin", "https://example.com", false),
+        ("origin", "null", false),
+    ];
+    for (header, value, want) in rows {
+        let request = http::Request::get("/version").header(header, value).body(Vec::new()).expect("a request");
+        let said = known.request_text(request).await;
+        let refused = matches!(&said, Err(kube::Error::Api(status)) if status.code == 403);
+        assert_eq!((said.is_ok(), refused), (want, !want), "{header}: {value}: {said:?}");
+    }
+
     // Without TLS there is nothing to talk to.
     let mut plain = TcpStream::connect(served.address).await.expect("connected");
     plain.write_all(b"GET /readyz HTTP/1.1\r\nhost: x\r\n\r\n").await.expect("sent");
