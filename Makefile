@@ -35,6 +35,11 @@ gen: tools-rust ## Writes the generated files.
 bench: build ## Side-by-side benchmarks. SUITE=gateway|serving|all; RUNS=1 RUN_SECONDS=2 for a quick look.
 	bench/run.sh $(SUITE)
 
+.PHONY: test-cluster
+test-cluster: tools-rust ## Plays the API's corpus on a real Kubernetes control plane, which it builds once (Go). SERIN_RECORD=1 records it.
+	tests/cluster/build.sh
+	$(CARGO) test --release --locked -p serin-apiserver --test conformance -- --ignored --nocapture
+
 fuzz: ## Ten minutes of each fuzz target.
 	fuzz/run.sh
 
