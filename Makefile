@@ -6,10 +6,10 @@ export SERIN_CACHE ?= $(HOME)/.cache/serin
 SUITE ?= all
 SCENARIO ?= wrong
 
-.PHONY: help demo test check bench verify setup build gen fuzz
+.PHONY: help demo test test-cluster check bench verify setup build gen fuzz
 
 help: ## Lists the targets.
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
 build: tools-rust ## Builds the binary (release).
 	$(CARGO) build --release --locked -p serin
@@ -24,6 +24,10 @@ test: setup ## Runs all tests but the long ones.
 	$(CARGO) build --release --locked -p serin
 	$(CARGO) test --release --locked --workspace
 
+test-cluster: tools-rust ## Plays the API's corpus on a real Kubernetes control plane, which it builds once (Go). SERIN_RECORD=1 records it.
+	tests/cluster/build.sh
+	$(CARGO) test --release --locked -p serin-apiserver --test conformance -- --ignored --nocapture
+
 check: tools-rust ## Format, lints, generated files.
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --release --locked --workspace --all-targets -- -D warnings
@@ -35,15 +39,10 @@ gen: tools-rust ## Writes the generated files.
 bench: build ## Side-by-side benchmarks. SUITE=gateway|serving|all; RUNS=1 RUN_SECONDS=2 for a quick look.
 	bench/run.sh $(SUITE)
 
-.PHONY: test-cluster
-test-cluster: tools-rust ## Plays the API's corpus on a real Kubernetes control plane, which it builds once (Go). SERIN_RECORD=1 records it.
-	tests/cluster/build.sh
-	$(CARGO) test --release --locked -p serin-apiserver --test conformance -- --ignored --nocapture
-
 fuzz: ## Ten minutes of each fuzz target.
 	fuzz/run.sh
 
-verify: test fuzz ## Everything: tests, the whole kill matrix, fuzzing, the long store test, every demo scenario, benchmarks.
+verify: test test-cluster fuzz ## Everything: tests, the whole kill matrix, fuzzing, the long store test, every demo scenario, benchmarks.
 	SERIN_STORE_RUNS=10000 SERIN_KILL_POINTS=20 $(CARGO) test --release --locked --workspace -- --include-ignored
 	for scenario in wrong same errors distribution labels; do $(MAKE) demo SCENARIO=$$scenario || exit 1; done
 	$(MAKE) bench

@@ -18,7 +18,7 @@ import (
 
 func main() {
 	if len(os.Args) < 2 {
-		fmt.Fprintln(os.Stderr, "usage: cluster etcd|kube-apiserver|kube-controller-manager|kubectl [ARGUMENTS]")
+		fmt.Fprintln(os.Stderr, "usage: cluster etcd|kube-apiserver|kube-controller-manager|kubectl|types [ARGUMENTS]")
 		os.Exit(2)
 	}
 	part := os.Args[1]
@@ -35,6 +35,8 @@ func main() {
 		if err := cli.RunNoErrOutput(kubectl.NewDefaultKubectlCommand()); err != nil {
 			util.CheckErr(err)
 		}
+	case "types":
+		os.Exit(typesMain())
 	default:
 		fmt.Fprintf(os.Stderr, "cluster: no part is called %q\n", part)
 		os.Exit(2)

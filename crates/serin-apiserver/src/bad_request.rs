@@ -92,6 +92,12 @@ pub enum BadRequest {
         /// The JSON type that was sent.
         got: &'static str,
     },
+    /// A strategic merge patch says something that cannot be. Kubernetes answers most of these with 500.
+    #[error("{cause}")]
+    StrategicPatch {
+        /// What, in Kubernetes' words.
+        cause: String,
+    },
     /// The query is not encoded right.
     #[error("the query cannot be read: {cause}")]
     Query {

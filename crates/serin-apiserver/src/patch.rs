@@ -1,14 +1,16 @@
-//! Patches: JSON patch and JSON merge patch. Server-side apply has its place in [`crate::apply`].
+//! Patches: JSON patch, JSON merge patch, and strategic merge patch of Kubernetes' own kinds. Server-side apply has its place
+//! in [`crate::apply`].
 
 use http::HeaderMap;
 use json_patch::PatchOperation;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::bad_request::BadRequest;
 use crate::decode::{self, BODY_BYTES_MAX, DEPTH_MAX, DecodeError, Decoded, is_deeper_than};
 use crate::request::media_type;
 use crate::schema::Type;
 use crate::status::ApiError;
+use crate::types::strategic;
 
 /// Operations of one JSON patch at most, as in kube-apiserver.
 const OPERATIONS_MAX: usize = 10_000;
@@ -17,6 +19,8 @@ const OPERATIONS_MAX: usize = 10_000;
 const COPIED_BYTES_MAX: usize = BODY_BYTES_MAX;
 
 const ACCEPTED: &str = "application/json-patch+json, application/merge-patch+json";
+const ACCEPTED_OF_TYPES: &str =
+    "application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json";
 
 /// A patch, read.
 #[derive(Debug)]
@@ -30,17 +34,26 @@ pub(crate) enum Patch {
         /// Fields that it says twice.
         duplicates: Vec<String>,
     },
+    /// Kubernetes' own, which knows how the lists of a type are merged.
+    Strategic {
+        /// The type, by its name in OpenAPI.
+        ty: &'static str,
+        /// The patch.
+        patch: Map<String, Value>,
+        /// Fields that it says twice.
+        duplicates: Vec<String>,
+    },
 }
 
 impl Patch {
-    /// Reads a patch by its content type.
+    /// Reads a patch by its content type. `ty` is the type of what is patched, if it is one of Kubernetes' own.
     ///
     /// # Errors
     /// [`ApiError`]: 415 for a kind of patch that is not done here, 400 for one that cannot be read.
-    pub(crate) fn parse(headers: &HeaderMap, body: &[u8]) -> Result<Self, ApiError> {
+    pub(crate) fn parse(headers: &HeaderMap, body: &[u8], ty: Option<&'static str>) -> Result<Self, ApiError> {
         let decode = || decode::decode(body, decode::Format::Json, |_, _| None).map_err(BadRequest::Patch);
-        match media_type(headers) {
-            "application/json-patch+json" => {
+        match (media_type(headers), ty) {
+            ("application/json-patch+json", _) => {
                 let Decoded { value, .. } = decode()?;
                 let operations: Vec<PatchOperation> =
                     serde_json::from_value(value).map_err(BadRequest::PatchOperation)?;
@@ -49,15 +62,25 @@ impl Patch {
                 }
                 Ok(Self::Json(operations))
             }
-            "application/merge-patch+json" => {
+            ("application/merge-patch+json", _) => {
                 let Decoded { value, duplicates } = decode()?;
                 if !value.is_object() {
                     return Err(BadRequest::MergePatch { got: Type::of(&value) }.into());
                 }
                 Ok(Self::Merge { patch: value, duplicates })
             }
-            // Strategic merge and server-side apply included: a client that is told so falls back or says it.
-            _ => Err(ApiError::UnsupportedMediaType { accepted: ACCEPTED }),
+            ("application/strategic-merge-patch+json", Some(ty)) => {
+                let Decoded { value, duplicates } = decode()?;
+                let patch = match value {
+                    Value::Object(patch) => patch,
+                    Value::Null => Map::new(),
+                    other => return Err(BadRequest::MergePatch { got: Type::of(&other) }.into()),
+                };
+                Ok(Self::Strategic { ty, patch, duplicates })
+            }
+            // Server-side apply included: a client that is told so falls back or says it.
+            (_, Some(_)) => Err(ApiError::UnsupportedMediaType { accepted: ACCEPTED_OF_TYPES }),
+            (_, None) => Err(ApiError::UnsupportedMediaType { accepted: ACCEPTED }),
         }
     }
 
@@ -69,6 +92,11 @@ impl Patch {
         let mut patched = object.clone();
         match self {
             Self::Merge { patch, .. } => json_patch::merge(&mut patched, patch),
+            Self::Strategic { ty, patch, .. } => {
+                let original = patched.as_object().cloned().unwrap_or_default();
+                let merged = strategic::merge(ty, original, patch.clone());
+                patched = merged.map_err(|error| BadRequest::StrategicPatch { cause: error.to_string() })?.into();
+            }
             Self::Json(operations) => {
                 let mut copied = 0;
                 for operation in operations {
@@ -94,7 +122,7 @@ impl Patch {
     pub(crate) fn duplicates(&self) -> &[String] {
         match self {
             Self::Json(_) => &[],
-            Self::Merge { duplicates, .. } => duplicates,
+            Self::Merge { duplicates, .. } | Self::Strategic { duplicates, .. } => duplicates,
         }
     }
 }
@@ -147,7 +175,7 @@ mod tests {
     fn parse(content_type: &str, body: &str) -> Result<Patch, ApiError> {
         let mut headers = HeaderMap::new();
         headers.insert(http::header::CONTENT_TYPE, content_type.parse().expect("a header"));
-        Patch::parse(&headers, body.as_bytes())
+        Patch::parse(&headers, body.as_bytes(), None)
     }
 
     #[test]

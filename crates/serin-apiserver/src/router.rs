@@ -234,7 +234,7 @@ impl Call {
         warnings: &mut Vec<String>,
     ) -> Result<Response, ApiError> {
         let ask = self.ask()?;
-        let patch = Patch::parse(&self.headers, &read(body).await?)?;
+        let patch = Patch::parse(&self.headers, &read(body).await?, self.served.ty)?;
         let written = self.api.patch(&ask, name, part, &patch, warnings).await?;
         Ok(self.written(written, StatusCode::OK))
     }
@@ -251,7 +251,11 @@ impl Call {
 
     async fn patch_scale(&self, name: &str, body: Body) -> Result<Response, ApiError> {
         let ask = self.ask()?;
-        let patch = Patch::parse(&self.headers, &read(body).await?)?;
+        let patch = Patch::parse(
+            &self.headers,
+            &read(body).await?,
+            self.served.ty.and(Some("io.k8s.api.autoscaling.v1.Scale")),
+        )?;
         let scale = self.api.set_scale(&ask, name, |scale| patch.apply(scale)).await?;
         Ok(respond::value(&scale, self.output, StatusCode::OK))
     }

@@ -164,6 +164,12 @@ count: 1
     assert!(kubectl.run("get events").contains("finch/goldie"));
     assert!(kubectl.run("get events.v1.events.k8s.io goldie.1 -o jsonpath={.note}").contains("a song"));
 
+    // A second apply, which a current kubectl sends as a strategic merge patch.
+    let map = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: m, labels: {a: b}}\ndata: {x: \"1\", y: \"2\"}";
+    kubectl.apply(map);
+    assert!(kubectl.apply(&map.replace("y: \"2\"", "z: \"3\"")).contains("configured"));
+    assert_eq!(kubectl.run("get configmap m -o jsonpath={.data}"), "{\"x\":\"1\",\"z\":\"3\"}");
+
     // What a current kubectl sends as protobuf.
     assert_eq!(kubectl.run("create namespace made"), "namespace/made created\n");
     kubectl.run("create configmap settings -n made --from-literal=a=1 --from-literal=b=");

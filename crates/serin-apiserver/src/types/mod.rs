@@ -9,6 +9,7 @@ mod json;
 pub(crate) mod protobuf;
 mod quantity;
 mod schema;
+pub(crate) mod strategic;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::LazyLock;

@@ -235,10 +235,10 @@ struct Part {
 }
 
 /// Where `tests/cluster/build.sh` puts the binary.
-fn binary() -> PathBuf {
+pub fn binary() -> PathBuf {
     let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/cluster");
     let mut hash = Sha256::new();
-    for name in ["go.mod", "go.sum", "main.go"] {
+    for name in ["go.mod", "go.sum", "main.go", "types.go"] {
         hash.update(std::fs::read(sources.join(name)).expect("a source of the control plane"));
     }
     let hash: String = hash.finalize().iter().take(6).map(|byte| format!("{byte:02x}")).collect();

@@ -93,6 +93,22 @@ async fn the_golden_answers_are_what_kubernetes_says() {
     );
 }
 
+#[test]
+#[ignore = "needs the control plane: make test-cluster"]
+fn the_types_are_those_of_this_kubernetes() {
+    let output = std::process::Command::new(cluster::binary()).arg("types").output().expect("it runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/data/kubernetes-types.json");
+    if std::env::var_os("SERIN_RECORD").is_some() {
+        std::fs::write(file, output.stdout).expect("written");
+        return;
+    }
+    assert!(
+        output.stdout == std::fs::read(file).expect("the file"),
+        "{file} is older: SERIN_RECORD=1 make test-cluster"
+    );
+}
+
 /// The cases that are wanted, and all.
 fn chosen() -> (Vec<Case>, Vec<Case>) {
     let all = corpus::cases();
