@@ -12,6 +12,10 @@ pub(crate) const BODY_BYTES_MAX: usize = 3 << 20;
 /// Nesting of an object at most. The store reads back up to 128.
 pub(crate) const DEPTH_MAX: usize = 100;
 
+/// Values in a body at most, those in lists and objects counted one by one. An object of a kind takes a few hundred, the schemas
+/// of a definition some ten thousand; a few bytes of a body may become a hundred times as many in memory.
+pub(crate) const VALUES_MAX: usize = 100_000;
+
 /// How a body is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Format {
@@ -42,6 +46,9 @@ pub enum DecodeError {
     /// No message of Kubernetes' binary form.
     #[error("{0}")]
     Protobuf(#[source] ProtobufError),
+    /// Too many values.
+    #[error("the object has more than {VALUES_MAX} values")]
+    TooMany,
     /// Too many levels.
     #[error("the object is nested more than {DEPTH_MAX} deep")]
     TooDeep,
@@ -62,6 +69,9 @@ pub(crate) fn decode(
     if is_deeper_than(&tracked.value, DEPTH_MAX) {
         return Err(DecodeError::TooDeep);
     }
+    if count(&tracked.value) > VALUES_MAX {
+        return Err(DecodeError::TooMany);
+    }
     Ok(Decoded { value: tracked.value, duplicates: tracked.duplicates })
 }
 
@@ -72,6 +82,14 @@ pub(crate) fn is_deeper_than(value: &Value, levels: usize) -> bool {
         Value::Array(items) => items.iter().any(deeper),
         Value::Object(fields) => fields.values().any(deeper),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
+    }
+}
+
+fn count(value: &Value) -> usize {
+    match value {
+        Value::Array(items) => 1 + items.iter().map(count).sum::<usize>(),
+        Value::Object(fields) => 1 + fields.values().map(count).sum::<usize>(),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => 1,
     }
 }
 

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::jsonpath::JsonPath;
 use crate::resource::{Column, Hooks, Names, ScalePaths, Served, View};
-use crate::schema::Schema;
+use crate::schema::{ERRORS_MAX, Schema};
 use crate::selector::{is_dns_label, is_dns_subdomain};
 use crate::status::FieldError;
 
@@ -34,6 +34,9 @@ pub(crate) fn read(definition: &Value) -> Result<Vec<Served>, Vec<FieldError>> {
     let names = Arc::new(names);
     let mut all = Vec::new();
     for (index, version) in versions.iter().enumerate() {
+        if errors.len() >= ERRORS_MAX {
+            break;
+        }
         let path = format!("spec.versions[{index}]");
         let stored = stored.first().copied().unwrap_or_default();
         let served = read_version(&names, version, stored, &path, &mut errors);

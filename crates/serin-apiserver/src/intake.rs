@@ -12,7 +12,7 @@ use crate::definition;
 use crate::metadata;
 use crate::request::FieldValidation;
 use crate::resource::{Served, View};
-use crate::schema::{self, Type};
+use crate::schema::{self, ERRORS_MAX, Type};
 use crate::status::{About, ApiError, FieldError, FieldErrorKind};
 
 /// What part of an object a request may change.
@@ -272,7 +272,8 @@ fn check_scale(served: &Served, object: &Value) -> Vec<FieldError> {
     errors
 }
 
-fn refuse(served: &Served, name: &str, fields: Vec<FieldError>) -> Result<(), ApiError> {
+fn refuse(served: &Served, name: &str, mut fields: Vec<FieldError>) -> Result<(), ApiError> {
+    fields.truncate(ERRORS_MAX);
     if fields.is_empty() { Ok(()) } else { Err(ApiError::Invalid { about: served.about(name), fields }) }
 }
 

@@ -12,16 +12,18 @@ const GROUPS: [&str; 2] = ["system:masters", "system:authenticated"];
 /// `SelfSubjectAccessReview`: whether the caller may do something.
 pub(crate) fn access(review: &mut Value) -> Vec<FieldError> {
     let spec = &review["spec"];
-    if spec["resourceAttributes"].is_null() == spec["nonResourceAttributes"].is_null() {
-        let why = "exactly one of nonResourceAttributes or resourceAttributes must be specified";
-        let why = if spec["resourceAttributes"].is_null() {
-            why
-        } else {
-            "cannot be specified in combination with resourceAttributes"
-        };
-        let field =
-            if spec["resourceAttributes"].is_null() { "spec.resourceAttributes" } else { "spec.nonResourceAttributes" };
-        return vec![FieldError::invalid(field, review["spec"]["nonResourceAttributes"].clone(), why)];
+    let wrong = match (spec["resourceAttributes"].is_null(), spec["nonResourceAttributes"].is_null()) {
+        (true, true) => {
+            let why = "exactly one of nonResourceAttributes or resourceAttributes must be specified";
+            Some(("spec.resourceAttributes", why))
+        }
+        (false, false) => {
+            Some(("spec.nonResourceAttributes", "cannot be specified in combination with resourceAttributes"))
+        }
+        _ => None,
+    };
+    if let Some((field, why)) = wrong {
+        return vec![FieldError::invalid(field, spec["nonResourceAttributes"].clone(), why)];
     }
     review["status"] = json!({"allowed": true});
     Vec::new()

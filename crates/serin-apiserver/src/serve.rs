@@ -58,7 +58,9 @@ pub async fn serve_tls(
         .with_single_cert(vec![access.certificate.clone()], access.key.clone_key())?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     let acceptor = TlsAcceptor::from(Arc::new(config));
-    let router = router.layer(middleware::from_fn_with_state(Arc::new(access.token.clone()), require_token));
+    let is_exposed = listener.local_addr().is_ok_and(|address| !address.ip().is_loopback());
+    let door = Arc::new(Door { token: access.token.clone(), is_exposed });
+    let router = router.layer(middleware::from_fn_with_state(door, let_in));
 
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let (stop, stopping) = tokio::sync::watch::channel(false);
@@ -129,18 +131,21 @@ async fn serve_connection(
 }
 
 /// Whether the `Host` and the `Origin` of a request name this machine. A name that leads here by chance or on purpose (DNS
-/// rebinding) is refused, whatever token comes with it.
-fn check_host(request: &Request) -> Result<(), ApiError> {
+/// rebinding) is refused, whatever token comes with it. Where others may connect, any host is right, and an origin that is it.
+fn check_host(request: &Request, is_exposed: bool) -> Result<(), ApiError> {
     let text = |name| request.headers().get(name).map(|value| value.to_str().unwrap_or("?").to_owned());
     let host = request.uri().authority().map(ToString::to_string).or_else(|| text(HOST));
-    let origin =
-        text(ORIGIN).map(|origin| origin.split_once("://").map_or(origin.clone(), |(_, host)| host.to_owned()));
-    for (header, got) in [("Host", host), ("Origin", origin)] {
-        if let Some(got) = got.filter(|got| !is_own(got)) {
-            return Err(ApiError::OtherHost { header, got });
+    let refuse = |header, got| Err(ApiError::OtherHost { header, got });
+    if let Some(origin) = text(ORIGIN) {
+        let named = origin.split_once("://").map_or(origin.as_str(), |(_, authority)| authority);
+        if !is_own(named) && !(is_exposed && host.as_deref() == Some(named)) {
+            return refuse("Origin", origin);
         }
     }
-    Ok(())
+    match host {
+        Some(host) if !is_exposed && !is_own(&host) => refuse("Host", host),
+        _ => Ok(()),
+    }
 }
 
 fn is_own(host: &str) -> bool {
@@ -149,17 +154,59 @@ fn is_own(host: &str) -> bool {
     name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-async fn require_token(State(token): State<Arc<Token>>, request: Request, next: Next) -> Response {
-    if let Err(error) = check_host(&request) {
+/// What a request is checked by before it is looked at.
+struct Door {
+    token: Token,
+    /// Whether the server listens beyond this machine.
+    is_exposed: bool,
+}
+
+async fn let_in(State(door): State<Arc<Door>>, request: Request, next: Next) -> Response {
+    if let Err(error) = check_host(&request, door.is_exposed) {
         return error.into_response();
     }
     let is_public = matches!(request.uri().path(), "/healthz" | "/livez" | "/readyz" | "/version");
     let sent = request.headers().get(AUTHORIZATION).map(|value| value.as_bytes());
     let bearer =
         sent.and_then(|value| value.split_at_checked(7)).filter(|(scheme, _)| scheme.eq_ignore_ascii_case(b"bearer "));
-    if is_public || bearer.is_some_and(|(_, sent)| token.matches(sent.trim_ascii())) {
+    if is_public || bearer.is_some_and(|(_, sent)| door.token.matches(sent.trim_ascii())) {
         next.run(request).await
     } else {
         ApiError::Unauthorized.into_response()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+
+    use super::*;
+
+    #[test]
+    fn other_hosts_and_origins_are_refused_unless_the_server_is_exposed() {
+        // Host, origin, taken on this machine, taken where others may connect.
+        let rows = [
+            (Some("127.0.0.1:7343"), None, true, true),
+            (Some("LOCALHOST"), None, true, true),
+            (Some("[::1]:7343"), None, true, true),
+            (None, None, true, true),
+            (Some("serin.example.com"), None, false, true),
+            (Some("127.0.0.1.example.com"), None, false, true),
+            (Some("10.0.0.1:7343"), None, false, true),
+            (Some("127.0.0.1:7343"), Some("https://localhost:3000"), true, true),
+            (Some("10.0.0.1:7343"), Some("https://10.0.0.1:7343"), false, true),
+            (Some("10.0.0.1:7343"), Some("https://example.com"), false, false),
+            (Some("127.0.0.1:7343"), Some("https://example.com"), false, false),
+            (Some("127.0.0.1:7343"), Some("null"), false, false),
+        ];
+        for (host, origin, here, exposed) in rows {
+            let headers = [("host", host), ("origin", origin)].into_iter();
+            let request = headers
+                .filter_map(|(name, value)| Some((name, value?)))
+                .fold(Request::builder().uri("/apis"), |request, (name, value)| request.header(name, value));
+            let request = request.body(Body::empty()).expect("a request");
+            let got = [false, true].map(|is_exposed| check_host(&request, is_exposed).is_ok());
+            assert_eq!(got, [here, exposed], "{host:?} {origin:?}");
+        }
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! The wording is kube-apiserver's, so that clients that match on it keep working.
 
+use std::collections::HashSet;
 use std::fmt::Write as _;
 
 use axum::response::{IntoResponse, Response};
@@ -292,13 +293,10 @@ fn list_fields(fields: &[FieldError]) -> String {
         [] => String::new(),
         [field] => format!(": {field}"),
         many => {
-            let mut seen: Vec<String> = Vec::with_capacity(many.len());
-            for field in many.iter().map(ToString::to_string) {
-                if !seen.contains(&field) {
-                    seen.push(field);
-                }
-            }
-            if seen.len() == 1 { format!(": {}", seen[0]) } else { format!(": [{}]", seen.join(", ")) }
+            let mut seen = HashSet::new();
+            let mut different: Vec<String> = many.iter().map(ToString::to_string).collect();
+            different.retain(|field| seen.insert(field.clone()));
+            if different.len() == 1 { format!(": {}", different[0]) } else { format!(": [{}]", different.join(", ")) }
         }
     }
 }

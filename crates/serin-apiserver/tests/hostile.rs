@@ -238,3 +238,28 @@ proptest! {
         });
     }
 }
+
+#[tokio::test]
+async fn bodies_of_many_small_things_are_refused_before_they_grow() {
+    let http = Http(server().await.router());
+    let many = |item: &str, count: usize| format!("[{}]", vec![item; count].join(","));
+    let config_maps = "/api/v1/namespaces/default/configmaps";
+    let definitions = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+    // Above the limit, and below it with an error in every item.
+    for (count, code) in [(1_000_000, 400), (24_000, 422)] {
+        let owners = many("{}", count);
+        let map =
+            format!(r#"{{"apiVersion":"v1","kind":"ConfigMap","metadata":{{"name":"a","ownerReferences":{owners}}}}}"#);
+        let versions = many("{}", count);
+        let definition = format!(
+            r#"{{"apiVersion":"apiextensions.k8s.io/v1","kind":"CustomResourceDefinition","metadata":{{"name":"a.b.c"}},
+                "spec":{{"group":"b.c","scope":"Cluster","names":{{"plural":"a","kind":"A"}},"versions":{versions}}}}}"#
+        );
+        for (path, body) in [(config_maps, map), (definitions, definition)] {
+            let answer = http.send("POST", path, &[("content-type", "application/json")], body).await;
+            assert_eq!(answer.code, code, "{count} {path}: {}", &answer.text[..answer.text.len().min(300)]);
+            let causes = answer.json["details"]["causes"].as_array().map_or(0, Vec::len);
+            assert!(causes <= 64, "{causes}");
+        }
+    }
+}

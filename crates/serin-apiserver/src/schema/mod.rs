@@ -17,6 +17,7 @@ use regex::Regex;
 use serde_json::{Number, Value};
 
 pub(crate) use format::Format;
+pub(crate) use validate::ERRORS_MAX;
 
 /// The type of a JSON value in a schema.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

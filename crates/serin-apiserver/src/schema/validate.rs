@@ -6,7 +6,7 @@ use super::{Additional, Bound, Checks, FieldPath, Format, ListType, Schema, Type
 use crate::status::{FieldError, FieldErrorKind};
 
 /// Errors reported for one object at most; the rest would not be read.
-const ERRORS_MAX: usize = 64;
+pub(crate) const ERRORS_MAX: usize = 64;
 
 impl Schema {
     /// Everything that is wrong with `value`. A part that is equal in `old` is not looked at again, so that an object
