@@ -140,9 +140,9 @@ impl Api {
         self.registry.load()
     }
 
-    /// The resource of a path, or why there is none.
-    pub(crate) fn find(&self, group: &str, version: &str, plural: &str) -> Result<Arc<Served>, ApiError> {
-        self.registry().find(group, version, plural).cloned().ok_or(ApiError::NoResource)
+    /// The resource of a path.
+    pub(crate) fn find(&self, group: &str, version: &str, plural: &str) -> Option<Arc<Served>> {
+        self.registry().find(group, version, plural).cloned()
     }
 
     /// Becomes true when watches are to end.
@@ -169,7 +169,8 @@ impl Api {
     }
 
     async fn ensure_definition(&self, wanted: &Value) -> Result<(), ApiError> {
-        let served = self.find("apiextensions.k8s.io", "v1", "customresourcedefinitions")?;
+        let served =
+            self.find("apiextensions.k8s.io", "v1", "customresourcedefinitions").ok_or(ApiError::NoResource)?;
         let name = metadata::text(wanted, "name").to_owned();
         let key = served.key("", &name);
         loop {
@@ -180,6 +181,7 @@ impl Api {
                     .map_err(|field| ApiError::Invalid { about: served.about(&name), fields: vec![field] })?;
             }
             let old = current.as_ref().map(|object| &object.value);
+            definition::fill(&mut next);
             definition::prepare(&mut next, old);
             match old {
                 Some(old) => {
@@ -221,13 +223,14 @@ impl Api {
     }
 
     async fn ensure_namespace(&self, name: &str) -> Result<(), ApiError> {
-        let served = self.find("", "v1", "namespaces")?;
+        let served = self.find("", "v1", "namespaces").ok_or(ApiError::NoResource)?;
         let key = served.key("", name);
         if self.store.get(&key).is_some() {
             return Ok(());
         }
         let mut namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
         metadata::fill_new(&mut namespace, "", &metadata::now());
+        (served.hooks.fill)(&mut namespace);
         (served.hooks.prepare)(&mut namespace, None);
         let fields = metadata::validate_new(&namespace, served.hooks.name_rule);
         if !fields.is_empty() {

@@ -77,9 +77,36 @@ pub enum BadRequest {
         /// The one in the path.
         wanted: String,
     },
-    /// The path of a namespaced object lacks its namespace.
-    #[error("an object of this kind has a namespace: want the path /apis/GROUP/VERSION/namespaces/NAMESPACE/...")]
-    NoNamespace,
+    /// A new object has a version. Kubernetes answers 500.
+    #[error("resourceVersion should not be set on objects to be created")]
+    NewVersion,
+    /// A resource version is no number. Kubernetes answers 500 where one object is asked for.
+    #[error("resourceVersion: Invalid value: {got:?}: strconv.ParseUint: parsing {got:?}: invalid syntax")]
+    Version {
+        /// It.
+        got: String,
+    },
+    /// A body or a query parameter, in the words of Kubernetes.
+    #[error("{0}")]
+    Words(String),
+    /// A changed or applied object does not say its name.
+    #[error("the name of the object ({wanted} based on URL) was undeterminable: name must be provided")]
+    NoName {
+        /// The one in the path.
+        wanted: String,
+    },
+    /// The body of an apply is no object.
+    #[error(
+        "error decoding YAML: error unmarshaling JSON: while decoding JSON: json: cannot unmarshal {got} into Go value of type \
+         map[string]interface {{}}"
+    )]
+    ApplyBody {
+        /// The JSON type that was sent, in Go's words.
+        got: &'static str,
+    },
+    /// The body of an apply is no YAML.
+    #[error("error decoding YAML: {0}")]
+    ApplyYaml(#[source] DecodeError),
     /// A patch is no JSON.
     #[error("error decoding patch: {0}")]
     Patch(#[source] DecodeError),
@@ -96,6 +123,12 @@ pub enum BadRequest {
     #[error("{cause}")]
     StrategicPatch {
         /// What, in Kubernetes' words.
+        cause: String,
+    },
+    /// A configuration cannot be applied.
+    #[error("{cause}")]
+    Apply {
+        /// Why, in Kubernetes' words.
         cause: String,
     },
     /// The query is not encoded right.

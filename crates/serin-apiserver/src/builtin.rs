@@ -2,15 +2,15 @@
 
 use std::sync::{Arc, LazyLock};
 
-use base64::Engine as _;
 use serde_json::{Value, json};
 
 use crate::definition;
 use crate::jsonpath::JsonPath;
+use crate::kinds::{config, event, lease, secret};
 use crate::metadata::NameRule;
+use crate::owners::Owners;
 use crate::resource::{Column, Hooks, Names, Served, View};
 use crate::reviews;
-use crate::status::FieldError;
 use crate::types;
 
 /// The collection of namespaces.
@@ -41,10 +41,12 @@ struct Row {
 
 /// What most built-in kinds do.
 const PLAIN: Hooks = Hooks {
+    fill: |_| {},
     prepare: |_, _| {},
     validate: |_, _| Vec::new(),
     name_rule: NameRule::Subdomain,
     unconditional_update: true,
+    create_on_update: false,
     counts_generation: false,
     review: None,
     selectable: &[],
@@ -66,7 +68,13 @@ const ROWS: &[Row] = &[
         has_status: true,
         columns: &[("Status", "string", ".status.phase"), AGE],
         view: View::Renamed,
-        hooks: Hooks { prepare: prepare_namespace, name_rule: NameRule::Label, selectable: &["status.phase"], ..PLAIN },
+        hooks: Hooks {
+            fill: fill_namespace,
+            prepare: prepare_namespace,
+            name_rule: NameRule::Label,
+            selectable: &["status.phase"],
+            ..PLAIN
+        },
     },
     Row {
         group: "",
@@ -81,7 +89,7 @@ const ROWS: &[Row] = &[
         has_status: false,
         columns: &[AGE],
         view: View::Renamed,
-        hooks: Hooks { validate: validate_config, ..PLAIN },
+        hooks: Hooks { fill: config::fill, validate: config::validate, ..PLAIN },
     },
     Row {
         group: "",
@@ -96,7 +104,7 @@ const ROWS: &[Row] = &[
         has_status: false,
         columns: &[("Type", "string", ".type"), AGE],
         view: View::Renamed,
-        hooks: Hooks { prepare: prepare_secret, validate: validate_secret, selectable: &["type"], ..PLAIN },
+        hooks: Hooks { fill: secret::fill, validate: secret::validate, selectable: &["type"], ..PLAIN },
     },
     Row {
         group: "",
@@ -126,7 +134,7 @@ const ROWS: &[Row] = &[
         has_status: false,
         columns: EVENT_COLUMNS,
         view: View::NewEvents,
-        hooks: EVENT_HOOKS,
+        hooks: Hooks { validate: event::validate_new, ..EVENT_HOOKS },
     },
     Row {
         group: "coordination.k8s.io",
@@ -141,7 +149,13 @@ const ROWS: &[Row] = &[
         has_status: false,
         columns: &[("Holder", "string", ".spec.holderIdentity"), AGE],
         view: View::Renamed,
-        hooks: PLAIN,
+        hooks: Hooks {
+            prepare: lease::prepare,
+            validate: lease::validate,
+            create_on_update: true,
+            unconditional_update: false,
+            ..PLAIN
+        },
     },
     Row {
         group: "apiextensions.k8s.io",
@@ -157,6 +171,7 @@ const ROWS: &[Row] = &[
         columns: &[("Created At", "string", ".metadata.creationTimestamp")],
         view: View::Renamed,
         hooks: Hooks {
+            fill: definition::fill,
             prepare: definition::prepare,
             validate: definition::validate,
             counts_generation: true,
@@ -221,8 +236,9 @@ const EVENT_COLUMNS: &[(&str, &str, &str)] = &[
 ];
 
 const EVENT_HOOKS: Hooks = Hooks {
-    validate: validate_event,
+    validate: event::validate_core,
     name_rule: NameRule::PathSegment,
+    create_on_update: true,
     selectable: &[
         "involvedObject.kind",
         "involvedObject.namespace",
@@ -247,9 +263,23 @@ pub(crate) fn all() -> Vec<Arc<Served>> {
 }
 
 impl Row {
+    fn api_version(&self) -> String {
+        if self.group.is_empty() { self.version.to_owned() } else { format!("{}/{}", self.group, self.version) }
+    }
+
+    /// Of all rows that show the same objects.
+    fn owners(&self) -> Owners {
+        let versions = ROWS.iter().filter(|row| row.collection == self.collection);
+        let versions: Vec<(String, &'static str)> = versions.map(|row| (row.api_version(), row.ty)).collect();
+        let kept_by_status: &[&[&str]] = match self.kind {
+            "CustomResourceDefinition" => &[&["metadata"], &["spec"]],
+            _ => &[&["spec"]],
+        };
+        Owners::builtin(self.kind, &versions, self.has_status, kept_by_status)
+    }
+
     fn serve(&self) -> Served {
-        let api_version =
-            if self.group.is_empty() { self.version.to_owned() } else { format!("{}/{}", self.group, self.version) };
+        let api_version = self.api_version();
         let columns = self.columns.iter().filter_map(|(name, ty, path)| {
             let path = JsonPath::parse(path).ok()?;
             let (name, ty) = ((*name).to_owned(), (*ty).to_owned());
@@ -278,6 +308,7 @@ impl Row {
             view: self.view,
             hooks: self.hooks,
             ty: Some(self.ty),
+            owners: Arc::new(self.owners()),
             is_terminating: false,
             deprecation: None,
         }
@@ -292,66 +323,12 @@ fn prepare_namespace(namespace: &mut Value, old: Option<&Value>) {
     }
     namespace["spec"] = json!({"finalizers": ["kubernetes"]});
     namespace["status"] = json!({"phase": "Active"});
+}
+
+/// Each namespace has a label with its name, so that selectors can say it.
+fn fill_namespace(namespace: &mut Value) {
     let name = crate::metadata::text(namespace, "name").to_owned();
-    namespace["metadata"]["labels"]["kubernetes.io/metadata.name"] = name.into();
-}
-
-/// Folds `stringData` into `data`.
-fn prepare_secret(secret: &mut Value, _old: Option<&Value>) {
-    let Some(fields) = secret.as_object_mut() else { return };
-    fields.entry("type").or_insert_with(|| json!("Opaque"));
-    let Some(Value::Object(texts)) = fields.remove("stringData") else { return };
-    let data = fields.entry("data").or_insert_with(|| json!({}));
-    for (key, text) in texts {
-        let text = text.as_str().unwrap_or_default();
-        data[key] = base64::engine::general_purpose::STANDARD.encode(text).into();
-    }
-}
-
-fn validate_secret(secret: &Value, old: Option<&Value>) -> Vec<FieldError> {
-    let mut errors = validate_config(secret, old);
-    if old.is_some_and(|old| old["type"] != secret["type"]) {
-        errors.push(FieldError::invalid("type", secret["type"].clone(), "field is immutable"));
-    }
-    errors
-}
-
-/// What ConfigMap and Secret share: keys, total size, `immutable`.
-fn validate_config(object: &Value, old: Option<&Value>) -> Vec<FieldError> {
-    const BYTES_MAX: usize = 1 << 20;
-    let mut errors = Vec::new();
-    let mut bytes = 0;
-    for field in ["data", "binaryData"] {
-        for (key, value) in object[field].as_object().into_iter().flatten() {
-            bytes += value.as_str().map_or(0, str::len);
-            let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
-            if key.is_empty() || key.len() > 253 || !key.bytes().all(plain) || matches!(key.as_str(), "." | "..") {
-                let why = "a valid config key must consist of alphanumeric characters, '-', '_' or '.'";
-                errors.push(FieldError::invalid(format!("{field}[{key}]"), key.as_str(), why));
-            }
-        }
-    }
-    if bytes > BYTES_MAX {
-        errors.push(FieldError::too_long("data", BYTES_MAX as u64));
-    }
-    if let Some(old) = old.filter(|old| old["immutable"] == json!(true)) {
-        for field in ["data", "binaryData", "immutable"] {
-            if old[field] != object[field] {
-                errors.push(FieldError::forbidden(field, "field is immutable when `immutable` is set"));
-            }
-        }
-    }
-    errors
-}
-
-/// An event belongs to the namespace of what it is about; one about a cluster-scoped object to `default`.
-fn validate_event(event: &Value, _old: Option<&Value>) -> Vec<FieldError> {
-    let about = event["involvedObject"]["namespace"].as_str().unwrap_or("");
-    let namespace = crate::metadata::text(event, "namespace");
-    let fits = if about.is_empty() { matches!(namespace, "default" | "kube-system") } else { about == namespace };
-    if fits {
-        Vec::new()
-    } else {
-        vec![FieldError::invalid("involvedObject.namespace", about, "does not match event.namespace")]
+    if !name.is_empty() {
+        namespace["metadata"]["labels"]["kubernetes.io/metadata.name"] = name.into();
     }
 }

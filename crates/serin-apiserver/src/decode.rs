@@ -26,7 +26,7 @@ pub(crate) enum Format {
 }
 
 /// A body, read.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Decoded {
     /// The value; of a field given twice, the last one.
     pub(crate) value: Value,

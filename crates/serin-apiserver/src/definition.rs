@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use crate::jsonpath::JsonPath;
+use crate::owners::Owners;
 use crate::resource::{Column, Hooks, Names, ScalePaths, Served, View};
 use crate::schema::{ERRORS_MAX, Schema};
 use crate::selector::{is_dns_label, is_dns_subdomain};
@@ -32,6 +33,14 @@ pub(crate) fn read(definition: &Value) -> Result<Vec<Served>, Vec<FieldError>> {
         errors.push(FieldError::not_supported("spec.conversion.strategy", strategy, ["None"]));
     }
     let names = Arc::new(names);
+    let owners = Arc::new(Owners::custom(
+        &names.kind,
+        versions.iter().map(|version| {
+            let api_version = format!("{}/{}", names.group, version["name"].as_str().unwrap_or_default());
+            let has_status = !version["subresources"]["status"].is_null();
+            (api_version, &version["schema"]["openAPIV3Schema"], has_status)
+        }),
+    ));
     let mut all = Vec::new();
     for (index, version) in versions.iter().enumerate() {
         if errors.len() >= ERRORS_MAX {
@@ -39,7 +48,7 @@ pub(crate) fn read(definition: &Value) -> Result<Vec<Served>, Vec<FieldError>> {
         }
         let path = format!("spec.versions[{index}]");
         let stored = stored.first().copied().unwrap_or_default();
-        let served = read_version(&names, version, stored, &path, &mut errors);
+        let served = read_version(&names, &owners, version, stored, &path, &mut errors);
         if version["served"] != json!(false) {
             all.push(Served { is_terminating: !definition["metadata"]["deletionTimestamp"].is_null(), ..served });
         }
@@ -92,7 +101,14 @@ fn read_names(definition: &Value, errors: &mut Vec<FieldError>) -> Names {
     }
 }
 
-fn read_version(names: &Arc<Names>, version: &Value, stored: &str, path: &str, errors: &mut Vec<FieldError>) -> Served {
+fn read_version(
+    names: &Arc<Names>,
+    owners: &Arc<Owners>,
+    version: &Value,
+    stored: &str,
+    path: &str,
+    errors: &mut Vec<FieldError>,
+) -> Served {
     let name = version["name"].as_str().unwrap_or_default();
     if !is_dns_label(name) {
         let why = "must be a DNS label, for example `v1alpha1`";
@@ -138,6 +154,7 @@ fn read_version(names: &Arc<Names>, version: &Value, stored: &str, path: &str, e
         view: View::Renamed,
         hooks: Hooks::CUSTOM,
         ty: None,
+        owners: owners.clone(),
         is_terminating: false,
         deprecation,
     }
@@ -209,7 +226,7 @@ pub(crate) fn age_column() -> Option<Column> {
 }
 
 /// Fills in what a definition leaves out.
-pub(crate) fn prepare(definition: &mut Value, old: Option<&Value>) {
+pub(crate) fn fill(definition: &mut Value) {
     let kind = definition["spec"]["names"]["kind"].as_str().unwrap_or("").to_owned();
     if let Some(names) = definition["spec"]["names"].as_object_mut().filter(|_| !kind.is_empty()) {
         names.entry("listKind").or_insert_with(|| format!("{kind}List").into());
@@ -218,6 +235,10 @@ pub(crate) fn prepare(definition: &mut Value, old: Option<&Value>) {
     if let Some(spec) = definition["spec"].as_object_mut() {
         spec.entry("conversion").or_insert_with(|| json!({"strategy": "None"}));
     }
+}
+
+/// Sees to it that a new definition waits for its objects when it is deleted.
+pub(crate) fn prepare(definition: &mut Value, old: Option<&Value>) {
     if old.is_none() {
         let held = definition["metadata"]["finalizers"].as_array().into_iter().flatten();
         let mut finalizers: Vec<String> = held.filter_map(Value::as_str).map(str::to_owned).collect();

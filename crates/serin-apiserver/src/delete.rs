@@ -10,7 +10,8 @@ use crate::builtin::NAMESPACES;
 use crate::metadata;
 use crate::request::{Params, Propagation};
 use crate::resource::Served;
-use crate::status::ApiError;
+use crate::schema::Type;
+use crate::status::{About, ApiError, FieldError, invalid_options};
 use crate::store::{Change, Expect, Key, Object, WriteError};
 use crate::write::waits_for_content;
 
@@ -36,6 +37,8 @@ pub(crate) enum Deleted {
     Waits(Arc<Object>),
     /// Nothing: a dry run would have deleted this.
     Dry(Arc<Object>),
+    /// Nothing: a dry run would have left this waiting.
+    DryWaits(Value),
 }
 
 impl DeleteOptions {
@@ -43,23 +46,56 @@ impl DeleteOptions {
     pub(crate) fn parse(params: &Params, body: Option<&Value>) -> Result<Self, ApiError> {
         let mut options = Self { propagation: params.propagation, dry_run: params.dry_run, ..Self::default() };
         let Some(body) = body else { return Ok(options) };
-        let bad = |field, wanted| BadRequest::DeleteOptions { field, wanted };
-        if !body.is_object() {
-            return Err(bad("", "an object").into());
+        let words = |words: String| ApiError::from(BadRequest::Words(words));
+        if body.is_null() {
+            return Ok(options);
         }
+        if !body.is_object() {
+            let got = Type::in_go(body);
+            return Err(words(format!(
+                "couldn't get version/kind; json parse error: json: cannot unmarshal {got} into Go value of type struct {{ \
+                 APIVersion string \"json:\\\"apiVersion,omitempty\\\"\"; Kind string \"json:\\\"kind,omitempty\\\"\" }}"
+            )));
+        }
+        let (kind, version) = (body["kind"].as_str().unwrap_or(""), body["apiVersion"].as_str().unwrap_or(""));
+        if !kind.is_empty() && kind != "DeleteOptions" {
+            return Err(words(format!(
+                "no kind {kind:?} is registered for version {version:?} in scheme \"pkg/runtime/scheme.go:111\""
+            )));
+        }
+        let mut fields = Vec::new();
+        let orphan = &body["orphanDependents"];
         match &body["propagationPolicy"] {
             Value::Null => {}
-            policy => {
-                let parsed = policy.as_str().and_then(Propagation::parse);
-                let parsed = parsed.ok_or_else(|| bad(".propagationPolicy", "Background, Foreground or Orphan"))?;
-                options.propagation = Some(parsed);
+            policy if !orphan.is_null() => {
+                let why = "orphanDependents and deletionPropagation cannot be both set";
+                fields.push(FieldError::invalid("propagationPolicy", policy.clone(), why));
             }
+            policy => match policy.as_str().and_then(Propagation::parse) {
+                Some(parsed) => options.propagation = Some(parsed),
+                None => fields.push(Propagation::refuse(policy.clone())),
+            },
         }
-        if body["orphanDependents"] == Value::Bool(true) {
-            options.propagation = Some(Propagation::Orphan);
+        if let Value::Bool(orphan) = orphan {
+            options.propagation = Some(if *orphan { Propagation::Orphan } else { Propagation::Background });
         }
-        if let Some(dry_run) = body["dryRun"].as_array() {
-            options.dry_run |= !dry_run.is_empty();
+        let typed = |field: &str, ty: &str| {
+            let got = Type::in_go(&body[field]);
+            words(format!("json: cannot unmarshal {got} into Go struct field DeleteOptions.{field} of type {ty}"))
+        };
+        if !body["gracePeriodSeconds"].is_null() && !body["gracePeriodSeconds"].is_i64() {
+            return Err(typed("gracePeriodSeconds", "int64"));
+        }
+        if !body["preconditions"].is_null() && !body["preconditions"].is_object() {
+            return Err(typed("preconditions", "v1.Preconditions"));
+        }
+        match &body["dryRun"] {
+            Value::Array(said) if said.iter().all(|said| said == "All") => options.dry_run |= !said.is_empty(),
+            Value::Null => {}
+            said => fields.push(FieldError::not_supported("dryRun", said.clone(), ["All"])),
+        }
+        if !fields.is_empty() {
+            return Err(invalid_options("DeleteOptions", fields));
         }
         let precondition = |field: &str| body["preconditions"][field].as_str().map(str::to_owned);
         options.uid = precondition("uid");
@@ -68,14 +104,15 @@ impl DeleteOptions {
     }
 
     fn check(&self, served: &Served, object: &Value) -> Result<(), ApiError> {
-        for (wanted, field, title) in
-            [(&self.uid, "uid", "UID"), (&self.resource_version, "resourceVersion", "ResourceVersion")]
-        {
+        for (wanted, field, title, what) in [
+            (&self.uid, "uid", "UID", "The object might have been deleted and then recreated"),
+            (&self.resource_version, "resourceVersion", "ResourceVersion", "The object might have been modified"),
+        ] {
             let got = metadata::text(object, field);
             if let Some(wanted) = wanted.as_deref().filter(|wanted| *wanted != got) {
-                let why =
-                    format!("Precondition failed: {title} in precondition: {wanted}, {title} in object meta: {got}");
-                return Err(ApiError::Conflict { about: served.about(metadata::text(object, "name")), why });
+                let why = format!("the {title} in the precondition ({wanted}) does not match the {title} in record ({got}). {what}");
+                let about = served.about_kind(metadata::text(object, "name"));
+                return Err(ApiError::Conflict { about: About { resource: about.kind.clone(), ..about }, why });
             }
         }
         Ok(())
@@ -98,9 +135,6 @@ impl Api {
         loop {
             let Some(object) = current else { return Err(ApiError::NotFound(served.about(key.name()))) };
             options.check(served, &object.value)?;
-            if options.dry_run {
-                return Ok(Deleted::Dry(object));
-            }
             let mut next = object.value.clone();
             hold_for(&mut next, options.propagation);
             let waits = metadata::finalizers(&next).next().is_some() || waits_for_content(&next);
@@ -109,6 +143,9 @@ impl Api {
                 if next == object.value {
                     return Ok(Deleted::Waits(object));
                 }
+            }
+            if options.dry_run {
+                return Ok(if waits { Deleted::DryWaits(next) } else { Deleted::Dry(object) });
             }
             let change = if waits { Change::Put(next) } else { Change::Delete(next) };
             match self.store.write(key.clone(), Expect::Revision(object.revision), change).await {
@@ -146,8 +183,9 @@ fn mark(object: &mut Value) {
         object["metadata"]["generation"] = (generation + 1).into();
     }
     object["metadata"]["deletionTimestamp"] = metadata::now().into();
-    object["metadata"]["deletionGracePeriodSeconds"] = 0.into();
     if object["kind"] == "Namespace" {
         object["status"]["phase"] = "Terminating".into();
+    } else {
+        object["metadata"]["deletionGracePeriodSeconds"] = 0.into();
     }
 }

@@ -205,7 +205,12 @@ pub(crate) fn resources(registry: &Registry, group: &str, version: &str) -> Opti
     let resources = registry.resources(group, version)?;
     let group_version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
     let listed: Vec<Value> = resources.values().flat_map(|served| describe_resource(served)).collect();
-    Some(json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": listed}))
+    let mut list = json!({"kind": "APIResourceList", "groupVersion": group_version, "resources": listed});
+    // Kubernetes leaves it out in the core group, which is older.
+    if !group.is_empty() {
+        list["apiVersion"] = "v1".into();
+    }
+    Some(list)
 }
 
 fn describe_resource(served: &Served) -> Vec<Value> {

@@ -9,6 +9,7 @@ use crate::bad_request::BadRequest;
 use crate::builtin::DEFINITIONS;
 use crate::decode::Decoded;
 use crate::definition;
+use crate::fields;
 use crate::metadata;
 use crate::request::FieldValidation;
 use crate::resource::{Served, View};
@@ -31,6 +32,8 @@ pub(crate) enum Origin {
     Body,
     /// As a patch of the stored one.
     Patch,
+    /// As a configuration that was applied to the stored one.
+    Apply,
 }
 
 /// Reads the shape of an object: its kind, its metadata, its known fields, its defaults. The object is in the form of
@@ -46,14 +49,18 @@ pub(crate) fn shape(
     let Some(fields) = value.as_object_mut() else {
         return Err(BadRequest::NotAnObject { kind: served.names.kind.clone(), got: Type::of(&value) }.into());
     };
-    check_type(served, fields)?;
+    check_type(served, fields, origin)?;
     let kind = || served.names.kind.clone();
     let unreadable = |field| {
         let (version, field) = (served.version.clone(), Box::new(field));
         ApiError::BadRequest(BadRequest::Unreadable { kind: kind(), version, field })
     };
     let mut unknown = metadata::normalize(fields).map_err(unreadable)?;
+    let owners = metadata::dedup_owners(&mut value);
     unknown.extend(served.schema.prune(&mut value));
+    if !served.is_custom() {
+        unknown.sort();
+    }
     if validation != FieldValidation::Ignore {
         let mut strict: Vec<String> = duplicates.iter().map(|path| format!("duplicate field {path:?}")).collect();
         strict.extend(unknown.iter().map(|path| format!("unknown field {path:?}")));
@@ -64,7 +71,7 @@ pub(crate) fn shape(
                         BadRequest::Strict { kind: kind(), version: served.version.clone(), fields: strict }.into()
                     }
                     // kube-apiserver refuses the patch here, not the object, and names neither.
-                    Origin::Patch => {
+                    Origin::Patch | Origin::Apply => {
                         let why = format!("strict decoding error: {}", strict.join(", "));
                         let fields = vec![FieldError::invalid("patch", value.to_string(), why)];
                         ApiError::Invalid { about: About::default(), fields }
@@ -74,13 +81,19 @@ pub(crate) fn shape(
             _ => warnings.extend(strict),
         }
     }
-    served.schema.fill_defaults(&mut value);
+    warnings.extend(owners);
+    served.schema.fill_defaults(&mut value, !(origin == Origin::Apply && served.is_custom()));
     if !served.is_custom()
         && let Some(error) = served.schema.validate(&value, None, "").into_iter().find(is_about_type)
     {
         // A built-in kind is read into a type, so what does not fit cannot be read.
         return Err(unreadable(error));
     }
+    if served.is_custom() {
+        // As once written and read again.
+        fields::to_integers(&mut value);
+    }
+    (served.hooks.fill)(&mut value);
     served.settle(&mut value);
     Ok(value)
 }
@@ -89,10 +102,24 @@ fn is_about_type(error: &FieldError) -> bool {
     error.kind == FieldErrorKind::TypeInvalid
 }
 
-fn check_type(served: &Served, fields: &mut Map<String, Value>) -> Result<(), ApiError> {
-    for (field, wanted) in [("apiVersion", served.api_version.as_str()), ("kind", &served.names.kind)] {
+fn check_type(served: &Served, fields: &mut Map<String, Value>, origin: Origin) -> Result<(), ApiError> {
+    let name = fields.get("metadata").and_then(|metadata| metadata["name"].as_str()).unwrap_or_default().to_owned();
+    let refused = |about: About, field: &str, got: &str, wanted: &str| {
+        let fields = vec![FieldError::invalid(field, got, format!("must be {wanted}"))];
+        ApiError::Invalid { about, fields }
+    };
+    for (field, wanted) in [("kind", served.names.kind.as_str()), ("apiVersion", &served.api_version)] {
         match fields.get(field).and_then(Value::as_str).filter(|text| !text.is_empty()) {
             Some(got) if got == wanted => {}
+            Some(got) if served.is_custom() && field == "kind" => {
+                let about = About { kind: got.to_owned(), ..served.about(&name) };
+                return Err(refused(about, field, got, wanted));
+            }
+            Some(got) if served.is_custom() && origin != Origin::Body => {
+                let group = got.split_once('/').map_or("", |(group, _)| group);
+                let about = About { group: group.to_owned(), ..served.about(&name) };
+                return Err(refused(about, field, got, wanted));
+            }
             Some(got) if field == "apiVersion" => {
                 return Err(BadRequest::OtherApiVersion { got: got.into(), wanted: wanted.into() }.into());
             }
@@ -130,12 +157,12 @@ pub(crate) fn complete_new(served: &Served, mut object: Value, namespace: &str) 
         object["metadata"]["generation"] = 1.into();
     }
     let mut fields = metadata::validate_new(&object, served.hooks.name_rule);
-    fields.extend(check(served, &mut object, None));
-    refuse(served, &name, fields)?;
-    if &*served.collection == DEFINITIONS {
-        object["status"] = definition::established(&object, &now);
+    if !served.is_custom() {
+        fields.extend(metadata::refuse_finalizers(&object));
     }
-    Ok(object)
+    check(served, &mut object, None, &mut fields);
+    refuse(served, &name, fields)?;
+    Ok(if &*served.collection == DEFINITIONS { establish(served, object, &now) } else { object })
 }
 
 /// Completes a shaped changed object against the stored one and validates it. Both `object` and `old` are in the form
@@ -149,6 +176,7 @@ pub(crate) fn complete_update(
 ) -> Result<Value, ApiError> {
     let name = metadata::text(old, "name").to_owned();
     check_preconditions(served, &object, old, origin)?;
+    let mut fields = metadata::validate_kept(&object, old);
     metadata::keep_system_fields(&mut object, old);
     match part {
         Part::Main if served.has_status => copy_field(&mut object, old, "status"),
@@ -156,6 +184,7 @@ pub(crate) fn complete_update(
         Part::Status => {
             let mut next = old.clone();
             copy_field(&mut next, &object, "status");
+            copy_owners(&mut next, &object);
             object = next;
         }
     }
@@ -163,28 +192,34 @@ pub(crate) fn complete_update(
     if part == Part::Main && served.hooks.counts_generation && differs_beyond_metadata(&object, old) {
         object["metadata"]["generation"] = (metadata::generation(old) + 1).into();
     }
-    let mut fields = metadata::validate_update(&object, old);
-    fields.extend(check(served, &mut object, Some(old)));
-    refuse(served, &name, fields)?;
-    if &*served.collection == DEFINITIONS {
-        object["status"] = definition::established(&object, &metadata::now());
+    fields.extend(metadata::validate_update(&object, old));
+    if !served.is_custom() && object["metadata"]["finalizers"] != old["metadata"]["finalizers"] {
+        fields.extend(metadata::refuse_finalizers(&object));
     }
-    Ok(object)
+    check(served, &mut object, Some(old), &mut fields);
+    refuse(served, &name, fields)?;
+    Ok(if &*served.collection == DEFINITIONS { establish(served, object, &metadata::now()) } else { object })
 }
 
 fn check_preconditions(served: &Served, object: &Value, old: &Value, origin: Origin) -> Result<(), ApiError> {
     let about = || served.about(metadata::text(old, "name"));
+    let version = metadata::text(object, "resourceVersion");
     let (uid, old_uid) = (metadata::text(object, "uid"), metadata::text(old, "uid"));
-    if !uid.is_empty() && uid != old_uid {
-        let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {old_uid}");
+    if origin == Origin::Body && !uid.is_empty() && uid != old_uid {
+        let why = format!(
+            "StorageError: invalid object, Code: 4, Key: /registry/{}, ResourceVersion: 0, AdditionalErrorMsg: Precondition \
+             failed: UID in precondition: {uid}, UID in object meta: {old_uid}",
+            served.registry_path(metadata::text(old, "namespace"), metadata::text(old, "name"))
+        );
         return Err(ApiError::Conflict { about: about(), why });
     }
-    match metadata::text(object, "resourceVersion") {
-        "" if origin == Origin::Patch || served.hooks.unconditional_update => Ok(()),
+    match version {
+        "" if served.hooks.unconditional_update => Ok(()),
         "" => {
             let why = "must be specified for an update";
             let fields = vec![FieldError::invalid("metadata.resourceVersion", 0, why)];
-            Err(ApiError::Invalid { about: about(), fields })
+            let about = About { kind: served.names.plural.clone(), ..about() };
+            Err(ApiError::Invalid { about, fields })
         }
         version if version == metadata::text(old, "resourceVersion") => Ok(()),
         _ => {
@@ -192,6 +227,23 @@ fn check_preconditions(served: &Served, object: &Value, old: &Value, origin: Ori
             Err(ApiError::Conflict { about: about(), why: why.into() })
         }
     }
+}
+
+/// A definition that is served from the moment it is stored.
+fn establish(served: &Served, definition: Value, now: &str) -> Value {
+    let mut next = definition.clone();
+    next["status"] = definition::established(&next, now);
+    served.owners.update(&served.api_version, Part::Status, Some(&definition), next, "kube-apiserver")
+}
+
+/// Who owns what is written with the status, too.
+fn copy_owners(to: &mut Value, from: &Value) {
+    let owners = from["metadata"]["managedFields"].clone();
+    let metadata = metadata::of(to);
+    match owners {
+        Value::Null => metadata.remove("managedFields"),
+        owners => metadata.insert("managedFields".into(), owners),
+    };
 }
 
 fn copy_field(to: &mut Value, from: &Value, field: &str) {
@@ -208,10 +260,12 @@ fn differs_beyond_metadata(a: &Value, b: &Value) -> bool {
     names.any(|name| a.get(name) != b.get(name))
 }
 
-/// Prepares, validates, and turns into the stored form.
-fn check(served: &Served, object: &mut Value, old: Option<&Value>) -> Vec<FieldError> {
+/// Prepares, validates, and turns into the stored form. `fields` holds what is wrong with its metadata.
+fn check(served: &Served, object: &mut Value, old: Option<&Value>, fields: &mut Vec<FieldError>) {
     // A built-in kind's types were checked when it was read, and its nulls are those that Go writes.
-    let mut fields = if served.is_custom() { served.schema.validate(object, old, "") } else { Vec::new() };
+    if served.is_custom() {
+        fields.extend(served.schema.validate(object, old, ""));
+    }
     fields.extend(check_scale(served, object));
     if served.schema.has_keyed_lists && old.is_none_or(|old| served.schema.duplicates(old, "").is_empty()) {
         fields.extend(served.schema.duplicates(object, ""));
@@ -243,7 +297,6 @@ fn check(served: &Served, object: &mut Value, old: Option<&Value>) -> Vec<FieldE
     };
     (served.hooks.prepare)(object, stored_old.as_deref());
     fields.extend((served.hooks.validate)(object, stored_old.as_deref()));
-    fields
 }
 
 fn blocks_rules(error: &FieldError) -> bool {
@@ -274,7 +327,7 @@ fn check_scale(served: &Served, object: &Value) -> Vec<FieldError> {
 
 fn refuse(served: &Served, name: &str, mut fields: Vec<FieldError>) -> Result<(), ApiError> {
     fields.truncate(ERRORS_MAX);
-    if fields.is_empty() { Ok(()) } else { Err(ApiError::Invalid { about: served.about(name), fields }) }
+    if fields.is_empty() { Ok(()) } else { Err(ApiError::Invalid { about: served.about_kind(name), fields }) }
 }
 
 impl Api {

@@ -4,7 +4,6 @@
 
 mod access;
 mod api;
-mod apply;
 mod bad_request;
 mod builtin;
 mod decode;
@@ -12,11 +11,14 @@ mod definition;
 mod delete;
 mod discovery;
 mod event_view;
+pub mod fields;
 mod housekeeping;
 mod intake;
 mod jsonpath;
+mod kinds;
 mod metadata;
 mod openapi;
+mod owners;
 mod patch;
 mod read;
 mod request;

@@ -1,11 +1,12 @@
 //! `metadata`: what the server fills in, what callers may say, and what may change.
 
+use std::collections::HashSet;
 use std::sync::LazyLock;
 
 use serde_json::{Map, Value, json};
 
 use crate::schema::Schema;
-use crate::selector::{is_dns_label, is_dns_subdomain, is_label_key, is_label_value};
+use crate::selector::{is_dns_label, is_dns_subdomain, is_label_value};
 use crate::status::FieldError;
 use crate::types;
 
@@ -14,6 +15,8 @@ const ANNOTATION_BYTES_MAX: usize = 256 << 10;
 /// Length of a name at most; a generated suffix takes [`SUFFIX_LEN`] of it.
 const NAME_LEN_MAX: usize = 253;
 const SUFFIX_LEN: usize = 5;
+/// Length of a label, and of the name part of its key, at most.
+const LABEL_LEN_MAX: usize = 63;
 
 const DNS_SUBDOMAIN: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', \
     and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is \
@@ -21,8 +24,8 @@ const DNS_SUBDOMAIN: &str = "a lowercase RFC 1123 subdomain must consist of lowe
 const DNS_LABEL: &str = "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must \
     start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is \
     '[a-z0-9]([-a-z0-9]*[a-z0-9])?')";
-const QUALIFIED_NAME: &str = "name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end \
-    with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is \
+const NAME_PART: &str = "must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an \
+    alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is \
     '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')";
 const LABEL_VALUE: &str = "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', \
     and must start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for \
@@ -59,9 +62,11 @@ pub(crate) fn normalize(object: &mut Map<String, Value>) -> Result<Vec<String>, 
     let unknown = SCHEMA.prune(metadata);
     drop_nulls(metadata);
     if let Some(metadata) = metadata.as_object_mut() {
-        // Field ownership is the server's to write; see `apply`.
-        metadata.remove("managedFields");
         metadata.remove("selfLink");
+        // No owners at all are a wish: that all be forgotten. One empty entry says the same, and survives being settled.
+        if metadata.get("managedFields").is_some_and(is_empty) {
+            metadata.insert("managedFields".into(), json!([{}]));
+        }
         metadata.retain(|_, field| !is_empty(field));
     }
     Ok(unknown.into_iter().map(|path| format!("metadata.{path}")).collect())
@@ -121,12 +126,36 @@ pub(crate) fn set_finalizers(object: &mut Value, finalizers: Vec<String>) {
     }
 }
 
-/// Fills in what the server alone decides about a new object, and wipes what a caller may have said about it.
-pub(crate) fn fill_new(object: &mut Value, namespace: &str, now: &str) {
+/// Wipes what a caller may not say about a new object.
+pub(crate) fn wipe(object: &mut Value) {
     let metadata = of(object);
-    for field in ["resourceVersion", "deletionTimestamp", "deletionGracePeriodSeconds", "generation"] {
+    for field in ["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"] {
         metadata.remove(field);
     }
+}
+
+/// What a changed object says otherwise about what the server alone decides. To be asked before it is put back.
+pub(crate) fn validate_kept(object: &Value, old: &Value) -> Vec<FieldError> {
+    let (object, old) = (&object["metadata"], &old["metadata"]);
+    let mut errors = Vec::new();
+    for field in ["uid", "deletionTimestamp", "deletionGracePeriodSeconds"] {
+        // What began to be deleted stays so, whatever is said.
+        if field.starts_with("deletion") && !old["deletionTimestamp"].is_null() {
+            continue;
+        }
+        let said = &object[field];
+        if !said.is_null() && *said != old[field] {
+            errors.push(FieldError::invalid(format!("metadata.{field}"), said.clone(), "field is immutable"));
+        }
+    }
+    errors
+}
+
+/// Fills in what the server alone decides about a new object, and wipes what a caller may have said about it.
+pub(crate) fn fill_new(object: &mut Value, namespace: &str, now: &str) {
+    wipe(object);
+    let metadata = of(object);
+    metadata.remove("resourceVersion");
     metadata.insert("uid".into(), new_uid().into());
     metadata.insert("creationTimestamp".into(), now.into());
     if namespace.is_empty() {
@@ -161,7 +190,7 @@ pub(crate) fn keep_system_fields(object: &mut Value, old: &Value) {
 /// A name from `generateName`: the prefix and five random letters, as kube-apiserver makes them.
 pub(crate) fn generate_name(prefix: &str) -> String {
     const LETTERS: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
-    let mut end = prefix.len().min(NAME_LEN_MAX - SUFFIX_LEN);
+    let mut end = prefix.len().min(LABEL_LEN_MAX - SUFFIX_LEN);
     while !prefix.is_char_boundary(end) {
         end -= 1;
     }
@@ -192,7 +221,13 @@ pub(crate) fn now() -> String {
 /// What is wrong with the metadata of a new object.
 pub(crate) fn validate_new(object: &Value, rule: NameRule) -> Vec<FieldError> {
     let mut errors = Vec::new();
-    let name = text(object, "name");
+    let (name, prefix) = (text(object, "name"), text(object, "generateName"));
+    if !prefix.is_empty() {
+        // A dash at its end is fine: something comes after it.
+        let masked = prefix.strip_suffix('-').map_or_else(|| prefix.to_owned(), |start| format!("{start}a"));
+        let why = refuse_name(&masked, rule);
+        errors.extend(why.map(|why| FieldError::invalid("metadata.generateName", prefix, why)));
+    }
     if name.is_empty() {
         errors.push(FieldError::required("metadata.name", "name or generateName is required"));
     } else if let Some(why) = refuse_name(name, rule) {
@@ -233,29 +268,27 @@ fn validate_shared(object: &Value, old: Option<&Value>) -> Vec<FieldError> {
     if !unchanged("labels") {
         for (key, value) in entries("labels") {
             let value = value.as_str().unwrap_or_default();
-            if !is_label_key(key) {
-                errors.push(FieldError::invalid("metadata.labels", key.as_str(), QUALIFIED_NAME));
-            }
-            if !is_label_value(value) {
-                errors.push(FieldError::invalid("metadata.labels", value, LABEL_VALUE));
-            }
+            errors.extend(invalid_all("metadata.labels", key, refuse_qualified_name(key)));
+            errors.extend(invalid_all("metadata.labels", value, refuse_label_value(value)));
         }
     }
     if !unchanged("annotations") {
         let mut bytes = 0;
         for (key, value) in entries("annotations") {
             bytes += key.len() + value.as_str().map_or(0, str::len);
-            if !is_label_key(&key.to_lowercase()) {
-                errors.push(FieldError::invalid("metadata.annotations", key.as_str(), QUALIFIED_NAME));
-            }
+            errors.extend(invalid_all("metadata.annotations", key, refuse_qualified_name(&key.to_lowercase())));
         }
         if bytes > ANNOTATION_BYTES_MAX {
             errors.push(FieldError::too_long("metadata.annotations", ANNOTATION_BYTES_MAX as u64));
         }
     }
     if !unchanged("finalizers") {
-        for (index, name) in finalizers(object).enumerate().filter(|(_, name)| !is_label_key(name)) {
-            errors.push(FieldError::invalid(format!("metadata.finalizers[{index}]"), name, QUALIFIED_NAME));
+        for name in finalizers(object) {
+            let why = refuse_qualified_name(name).into_iter().map(|why| {
+                // The words of the whole name are those of a label here.
+                why.replacen("a qualified name must", "a valid label key must", 1)
+            });
+            errors.extend(invalid_all("metadata.finalizers", name, why));
         }
     }
     if !unchanged("ownerReferences") {
@@ -264,28 +297,185 @@ fn validate_shared(object: &Value, old: Option<&Value>) -> Vec<FieldError> {
     errors
 }
 
-fn validate_owners(owners: &Value) -> Vec<FieldError> {
-    let mut errors = Vec::new();
-    let mut controllers = 0;
-    for (index, owner) in owners.as_array().into_iter().flatten().enumerate() {
-        for field in ["apiVersion", "kind", "name", "uid"] {
-            if owner[field].as_str().unwrap_or("").is_empty() {
-                let path = format!("metadata.ownerReferences[{index}].{field}");
-                errors.push(FieldError::invalid(path, "", format!("{field} must not be empty")));
+fn invalid_all(field: &str, value: &str, why: impl IntoIterator<Item = String>) -> Vec<FieldError> {
+    why.into_iter().map(|why| FieldError::invalid(field, value, why)).collect()
+}
+
+/// What is wrong with a name that may have a DNS subdomain as its prefix, as labels have.
+pub(crate) fn refuse_qualified_name(text: &str) -> Vec<String> {
+    let mut why = Vec::new();
+    let parts: Vec<&str> = text.split('/').collect();
+    let name = match parts.as_slice() {
+        [name] => name,
+        [prefix, name] => {
+            if prefix.is_empty() {
+                why.push("prefix part must be non-empty".to_owned());
+            } else {
+                why.extend(refuse_subdomain(prefix).into_iter().map(|why| format!("prefix part {why}")));
+            }
+            name
+        }
+        _ => {
+            return vec![format!(
+                "a qualified name {NAME_PART} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')"
+            )];
+        }
+    };
+    if name.is_empty() {
+        why.push("name part must be non-empty".to_owned());
+    } else if name.len() > LABEL_LEN_MAX {
+        why.push(format!("name part must be no more than {LABEL_LEN_MAX} bytes"));
+    }
+    let end = |byte: u8| byte.is_ascii_alphanumeric();
+    let inner = |byte: u8| end(byte) || matches!(byte, b'-' | b'_' | b'.');
+    let bytes = name.as_bytes();
+    let fits = bytes.first().is_some_and(|first| end(*first))
+        && bytes.last().is_some_and(|last| end(*last))
+        && bytes.iter().all(|byte| inner(*byte));
+    if !fits {
+        why.push(format!("name part {NAME_PART}"));
+    }
+    why
+}
+
+fn refuse_subdomain(text: &str) -> Vec<String> {
+    let mut why = Vec::new();
+    if text.len() > NAME_LEN_MAX {
+        why.push(format!("must be no more than {NAME_LEN_MAX} bytes"));
+    }
+    // The length is told by itself, so it is the form that is asked for here.
+    let short = text.split('.').all(|part| !part.is_empty() && is_dns_part(part));
+    if !short {
+        why.push(DNS_SUBDOMAIN.to_owned());
+    }
+    why
+}
+
+fn is_dns_part(part: &str) -> bool {
+    let end = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let bytes = part.as_bytes();
+    bytes.first().is_some_and(|first| end(*first))
+        && bytes.last().is_some_and(|last| end(*last))
+        && bytes.iter().all(|byte| end(*byte) || *byte == b'-')
+}
+
+fn refuse_label_value(value: &str) -> Vec<String> {
+    if value.len() > LABEL_LEN_MAX {
+        let mut why = vec![format!("must be no more than {LABEL_LEN_MAX} bytes")];
+        let inner = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+        let bytes = value.as_bytes();
+        let ends = [bytes.first(), bytes.last()];
+        let fits = ends.into_iter().flatten().all(u8::is_ascii_alphanumeric) && bytes.iter().all(|byte| inner(*byte));
+        if !fits {
+            why.push(LABEL_VALUE.to_owned());
+        }
+        return why;
+    }
+    if is_label_value(value) { Vec::new() } else { vec![LABEL_VALUE.to_owned()] }
+}
+
+/// Beside those, built-in kinds want finalizers with a domain.
+pub(crate) fn refuse_finalizers(object: &Value) -> Vec<FieldError> {
+    let known = |name: &str| matches!(name, "orphan" | "foregroundDeletion" | "kubernetes");
+    let names = finalizers(object).enumerate();
+    names
+        .filter(|(_, name)| !name.contains('/') && !known(name) && refuse_qualified_name(name).is_empty())
+        .map(|(index, name)| {
+            let why = "name is neither a standard finalizer name nor is it fully qualified";
+            FieldError::invalid(format!("metadata.finalizers[{index}]"), name, why)
+        })
+        .collect()
+}
+
+/// What is worth a warning: finalizers that another may use, too. `old` is what was there before.
+pub(crate) fn warn_of_finalizers(object: &Value, old: Option<&Value>) -> Vec<String> {
+    let is_new = |name: &&str| old.is_none_or(|old| finalizers(old).all(|old| old != *name));
+    let plain = finalizers(object).filter(|name| !name.contains('/') && !matches!(*name, "orphan" | "foregroundDeletion"));
+    plain
+        .filter(is_new)
+        .map(|name| {
+            let path = if name.contains('.') { " including a path (/)" } else { "" };
+            format!(
+                "metadata.finalizers: {name:?}: prefer a domain-qualified finalizer name{path} to avoid accidental conflicts \
+                 with other finalizer writers"
+            )
+        })
+        .collect()
+}
+
+/// Owners that are named more than once are named once. Says which.
+pub(crate) fn dedup_owners(object: &mut Value) -> Option<String> {
+    let owners = object.get_mut("metadata")?.get_mut("ownerReferences")?.as_array_mut()?;
+    let mut seen: Vec<Value> = Vec::new();
+    let mut uids: Vec<String> = Vec::new();
+    let mut known = HashSet::new();
+    for owner in owners.iter() {
+        let key = owner.to_string();
+        if known.insert(key) {
+            seen.push(owner.clone());
+        } else {
+            let uid = owner["uid"].as_str().unwrap_or_default().to_owned();
+            if !uids.contains(&uid) {
+                uids.push(uid);
             }
         }
-        controllers += usize::from(owner["controller"] == json!(true));
     }
-    if controllers > 1 {
-        let why = "Only one reference can have Controller set to true";
-        errors.push(FieldError::invalid("metadata.ownerReferences", owners.clone(), why));
+    if uids.is_empty() {
+        return None;
+    }
+    *owners = seen;
+    Some(format!(
+        ".metadata.ownerReferences contains duplicate entries; API server dedups owner references in 1.20+, and may reject such \
+         requests as early as 1.24; please fix your requests; duplicate UID(s) observed: {}",
+        uids.join(", ")
+    ))
+}
+
+fn validate_owners(owners: &Value) -> Vec<FieldError> {
+    let path = |field: &str| format!("metadata.ownerReferences.{field}");
+    let mut errors = Vec::new();
+    let mut controller: Option<&Value> = None;
+    for owner in owners.as_array().into_iter().flatten() {
+        let text = |field: &str| owner[field].as_str().unwrap_or("");
+        let version = text("apiVersion");
+        if version.is_empty() || version.matches('/').count() > 1 || version.ends_with('/') {
+            errors.push(FieldError::invalid(path("apiVersion"), version, "version must not be empty"));
+        }
+        for (field, why) in [("kind", "must not be empty"), ("name", "must not be empty"), ("uid", "must not be empty")] {
+            if text(field).is_empty() {
+                errors.push(FieldError::invalid(path(field), "", why));
+            }
+        }
+        if text("kind") == "Event" && matches!(version, "v1" | "events.k8s.io/v1") {
+            let (group, version) = version.split_once('/').unwrap_or(("", version));
+            let why = format!("{group}/{version}, Kind=Event is disallowed from being an owner");
+            errors.push(FieldError::invalid("metadata.ownerReferences", owner.clone(), why));
+        }
+        if owner["controller"] == json!(true) {
+            let name = |owner: &Value| {
+                format!("{}/{}", owner["kind"].as_str().unwrap_or(""), owner["name"].as_str().unwrap_or(""))
+            };
+            if let Some(first) = controller {
+                let why = format!(
+                    "Only one reference can have Controller set to true. Found \"true\" in references for {} and {}",
+                    name(first),
+                    name(owner)
+                );
+                errors.push(FieldError::invalid("metadata.ownerReferences", owners.clone(), why));
+            } else {
+                controller = Some(owner);
+            }
+        }
     }
     errors
 }
 
-fn refuse_name(name: &str, rule: NameRule) -> Option<&'static str> {
+/// Why a name is none by a rule.
+pub(crate) fn refuse_name(name: &str, rule: NameRule) -> Option<&'static str> {
     match rule {
+        NameRule::Subdomain if name.len() > NAME_LEN_MAX => Some("must be no more than 253 characters"),
         NameRule::Subdomain => (!is_dns_subdomain(name)).then_some(DNS_SUBDOMAIN),
+        NameRule::Label if name.len() > LABEL_LEN_MAX => Some("must be no more than 63 characters"),
         NameRule::Label => (!is_dns_label(name)).then_some(DNS_LABEL),
         NameRule::PathSegment => match name {
             "." | ".." => Some("may not be '.' or '..'"),
@@ -310,7 +500,7 @@ mod tests {
         assert_eq!(unknown, ["metadata.nmae", "metadata.ownerReferences[0].extra"]);
         assert_eq!(
             object,
-            json!({"metadata": {"name": "a", "labels": {"x": "y"},
+            json!({"metadata": {"name": "a", "labels": {"x": "y"}, "managedFields": [{}],
                 "ownerReferences": [{"apiVersion": "v1", "kind": "K", "name": "n", "uid": "u"}]}})
         );
         for (bad, field) in [
@@ -349,7 +539,7 @@ mod tests {
     #[test]
     fn generated_names_fit_and_differ() {
         let long = "x".repeat(300);
-        assert_eq!(generate_name(&long).len(), NAME_LEN_MAX);
+        assert_eq!(generate_name(&long).len(), LABEL_LEN_MAX);
         assert_ne!(generate_name("a-"), generate_name("a-"));
         assert!(is_dns_subdomain(&generate_name("a-")));
         let uid = new_uid();

@@ -1,5 +1,5 @@
-//! Patches: JSON patch, JSON merge patch, and strategic merge patch of Kubernetes' own kinds. Server-side apply has its place
-//! in [`crate::apply`].
+//! Patches: JSON patch, JSON merge patch, and strategic merge patch of Kubernetes' own kinds. Server-side apply is in
+//! [`crate::fields`].
 
 use http::HeaderMap;
 use json_patch::PatchOperation;
@@ -18,9 +18,12 @@ const OPERATIONS_MAX: usize = 10_000;
 /// Bytes that the `copy` and `move` operations of one patch may carry around in all: each copy can double an object.
 const COPIED_BYTES_MAX: usize = BODY_BYTES_MAX;
 
-const ACCEPTED: &str = "application/json-patch+json, application/merge-patch+json";
-const ACCEPTED_OF_TYPES: &str =
-    "application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json";
+/// The media type of server-side apply.
+pub(crate) const APPLY: &str = "application/apply-patch+yaml";
+
+const ACCEPTED: &str = "application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml";
+const ACCEPTED_OF_TYPES: &str = "application/json-patch+json, application/merge-patch+json, \
+    application/strategic-merge-patch+json, application/apply-patch+yaml";
 
 /// A patch, read.
 #[derive(Debug)]
@@ -78,9 +81,19 @@ impl Patch {
                 };
                 Ok(Self::Strategic { ty, patch, duplicates })
             }
-            // Server-side apply included: a client that is told so falls back or says it.
-            (_, Some(_)) => Err(ApiError::UnsupportedMediaType { accepted: ACCEPTED_OF_TYPES }),
-            (_, None) => Err(ApiError::UnsupportedMediaType { accepted: ACCEPTED }),
+            _ => Err(unsupported(ty)),
+        }
+    }
+
+    /// Refuses a kind of patch that is not done here.
+    ///
+    /// # Errors
+    /// [`ApiError::UnsupportedMediaType`].
+    pub(crate) fn check_media_type(headers: &HeaderMap, ty: Option<&'static str>) -> Result<(), ApiError> {
+        match (media_type(headers), ty) {
+            ("application/json-patch+json" | "application/merge-patch+json", _)
+            | ("application/strategic-merge-patch+json", Some(_)) => Ok(()),
+            _ => Err(unsupported(ty)),
         }
     }
 
@@ -125,6 +138,10 @@ impl Patch {
             Self::Merge { duplicates, .. } | Self::Strategic { duplicates, .. } => duplicates,
         }
     }
+}
+
+fn unsupported(ty: Option<&'static str>) -> ApiError {
+    ApiError::UnsupportedMediaType { accepted: if ty.is_some() { ACCEPTED_OF_TYPES } else { ACCEPTED } }
 }
 
 /// Kubernetes takes a missing path as null, where RFC 6902 fails the test. Finalizers are added that way:

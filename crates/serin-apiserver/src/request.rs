@@ -2,11 +2,13 @@
 
 use axum::extract::Query;
 use http::header::{ACCEPT, CONTENT_TYPE};
-use http::{HeaderMap, Uri};
+use http::{HeaderMap, Method, Uri};
+use serde_json::Value;
 
 use crate::bad_request::BadRequest;
 use crate::decode;
-use crate::status::ApiError;
+use crate::fields::{ManagerNameError, check_manager};
+use crate::status::{ApiError, FieldError, invalid_options};
 use crate::types::protobuf;
 
 /// A path below `/api/v1` or `/apis/group/version`.
@@ -109,7 +111,13 @@ pub(crate) struct Params {
     pub(crate) propagation: Option<Propagation>,
     pub(crate) grace_seconds: Option<i64>,
     pub(crate) include_object: IncludeObject,
+    pub(crate) field_manager: String,
+    pub(crate) force: Option<bool>,
     pub(crate) pretty: bool,
+    /// What `version_match` was read from.
+    match_text: String,
+    /// Options that are not right.
+    refused: Vec<FieldError>,
 }
 
 /// What becomes of an object's dependents when it is deleted.
@@ -145,42 +153,48 @@ impl Params {
     }
 
     fn set(&mut self, name: &str, value: String) -> Result<(), BadRequest> {
+        let number = || value.parse::<i64>().map_err(|_| not_a_number("ParseInt", &value));
         let bad = |wanted| BadRequest::Parameter { name: name.to_owned(), value: value.clone(), wanted };
-        let flag = |value: &str| match value {
-            "" | "0" | "false" | "False" => Ok(false),
-            "1" | "true" | "True" => Ok(true),
-            _ => Err(bad("want true or false")),
-        };
+        // Kubernetes takes whatever is not false for true.
+        let flag = |value: &str| !(value == "0" || value.eq_ignore_ascii_case("false"));
         match name {
-            "watch" => self.watch = flag(&value)?,
-            "allowWatchBookmarks" => self.allow_bookmarks = flag(&value)?,
-            "pretty" => self.pretty = flag(&value)?,
-            "sendInitialEvents" => self.send_initial_events = Some(flag(&value)?),
-            "limit" => self.limit = value.parse().map_err(|_| bad("want a number"))?,
-            "timeoutSeconds" => self.timeout_seconds = Some(value.parse().map_err(|_| bad("want a number"))?),
-            "gracePeriodSeconds" => self.grace_seconds = Some(value.parse().map_err(|_| bad("want a number"))?),
+            "watch" => self.watch = flag(&value),
+            "allowWatchBookmarks" => self.allow_bookmarks = flag(&value),
+            "pretty" => self.pretty = flag(&value),
+            "sendInitialEvents" => self.send_initial_events = Some(flag(&value)),
+            "limit" => self.limit = usize::try_from(number()?).unwrap_or(0),
+            "timeoutSeconds" => self.timeout_seconds = u64::try_from(number()?).ok(),
+            "gracePeriodSeconds" => self.grace_seconds = Some(number()?),
+            "orphanDependents" => {
+                self.propagation = Some(if flag(&value) { Propagation::Orphan } else { Propagation::Background });
+            }
+            "fieldManager" => self.field_manager = value.clone(),
+            "force" => self.force = Some(flag(&value)),
             "continue" => self.continue_token = value.clone(),
             "labelSelector" => self.label_selector = value.clone(),
             "fieldSelector" => self.field_selector = value.clone(),
             "resourceVersion" => {
                 self.resource_version = match value.as_str() {
                     "" => None,
-                    number => Some(number.parse().map_err(|_| bad("want a resource version that this server gave"))?),
+                    text => Some(text.parse().map_err(|_| BadRequest::Version { got: text.to_owned() })?),
                 }
             }
             "resourceVersionMatch" => {
                 self.version_match = match value.as_str() {
-                    "" => None,
                     "Exact" => Some(VersionMatch::Exact),
                     "NotOlderThan" => Some(VersionMatch::NotOlderThan),
-                    _ => return Err(bad("want Exact or NotOlderThan")),
-                }
+                    _ => None,
+                };
+                self.match_text = value.clone();
             }
             "dryRun" => {
                 self.dry_run = match value.as_str() {
                     "" => false,
                     "All" => true,
-                    _ => return Err(bad("want All")),
+                    other => {
+                        self.refused.push(FieldError::not_supported("dryRun", vec![other], ["All"]));
+                        false
+                    }
                 }
             }
             "fieldValidation" => {
@@ -188,12 +202,18 @@ impl Params {
                     "" | "Warn" => FieldValidation::Warn,
                     "Ignore" => FieldValidation::Ignore,
                     "Strict" => FieldValidation::Strict,
-                    _ => return Err(bad("want Ignore, Warn or Strict")),
+                    other => {
+                        let known = ["", "Ignore", "Strict", "Warn"];
+                        self.refused.push(FieldError::not_supported("fieldValidation", other, known));
+                        FieldValidation::Warn
+                    }
                 }
             }
             "propagationPolicy" => {
-                self.propagation =
-                    Some(Propagation::parse(&value).ok_or_else(|| bad("want Background, Foreground or Orphan"))?);
+                self.propagation = Propagation::parse(&value);
+                if self.propagation.is_none() {
+                    self.refused.push(Propagation::refuse(value.as_str().into()));
+                }
             }
             "includeObject" => {
                 self.include_object = match value.as_str() {
@@ -209,7 +229,91 @@ impl Params {
     }
 }
 
+/// What Go says of a text that is no number.
+fn not_a_number(function: &str, text: &str) -> BadRequest {
+    BadRequest::Words(format!("strconv.{function}: parsing {text:?}: invalid syntax"))
+}
+
+impl Params {
+    /// Refuses options of a write that are not right.
+    ///
+    /// # Errors
+    /// [`ApiError::Invalid`] naming all of them.
+    pub(crate) fn check_options(&self, method: &Method) -> Result<(), ApiError> {
+        let (kind, beside) = match *method {
+            Method::POST => ("CreateOptions", "fieldValidation"),
+            Method::PUT => ("UpdateOptions", "fieldValidation"),
+            Method::PATCH => ("PatchOptions", "fieldValidation"),
+            Method::DELETE => ("DeleteOptions", "propagationPolicy"),
+            _ => return Ok(()),
+        };
+        let counts = |field: &&FieldError| field.field == "dryRun" || field.field == beside;
+        let mut fields: Vec<FieldError> = self.refused.iter().filter(counts).cloned().collect();
+        if *method != Method::DELETE {
+            fields.extend(check_manager(&self.field_manager).into_iter().map(|error| match error {
+                ManagerNameError::TooLong { max } => FieldError::too_long("fieldManager", max as u64),
+                ManagerNameError::Unprintable { .. } => {
+                    FieldError::invalid("fieldManager", self.field_manager.as_str(), error.to_string())
+                }
+            }));
+        }
+        if fields.is_empty() { Ok(()) } else { Err(invalid_options(kind, fields)) }
+    }
+
+    /// Refuses parameters of a list or a watch that exclude or need each other. The rules and their words are those of
+    /// `k8s.io/apimachinery/pkg/apis/meta/internalversion/validation`.
+    ///
+    /// # Errors
+    /// [`ApiError::Invalid`] naming all of them.
+    pub(crate) fn check_list(&self) -> Result<(), ApiError> {
+        const MATCH: &str = "resourceVersionMatch";
+        let mut fields = Vec::new();
+        let mut forbid = |field: &str, why: &str| fields.push(FieldError::forbidden(field, why));
+        let text = self.match_text.as_str();
+        if self.watch {
+            if self.send_initial_events.is_some() && text != "NotOlderThan" {
+                forbid(MATCH, "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan");
+            }
+            if !text.is_empty() {
+                if self.send_initial_events.is_none() {
+                    forbid(MATCH, "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided");
+                }
+                if !self.continue_token.is_empty() {
+                    forbid(MATCH, "resourceVersionMatch is forbidden when continue is provided");
+                }
+                if text != "NotOlderThan" {
+                    fields.push(FieldError::not_supported(MATCH, text, ["NotOlderThan"]));
+                }
+            }
+        } else {
+            if !text.is_empty() {
+                if self.resource_version.is_none() {
+                    forbid(MATCH, "resourceVersionMatch is forbidden unless resourceVersion is provided");
+                }
+                if !self.continue_token.is_empty() {
+                    forbid(MATCH, "resourceVersionMatch is forbidden when continue is provided");
+                }
+                if text == "Exact" && self.resource_version == Some(0) {
+                    forbid(MATCH, "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"");
+                }
+            }
+            if self.send_initial_events.is_some() {
+                forbid("sendInitialEvents", "sendInitialEvents is forbidden for list");
+            }
+            if self.version_match.is_none() && !text.is_empty() {
+                fields.push(FieldError::not_supported(MATCH, text, ["Exact", "NotOlderThan", ""]));
+            }
+        }
+        if fields.is_empty() { Ok(()) } else { Err(invalid_options("ListOptions", fields)) }
+    }
+}
+
 impl Propagation {
+    /// Refuses a policy that is none.
+    pub(crate) fn refuse(policy: Value) -> FieldError {
+        FieldError::not_supported("propagationPolicy", policy, ["Foreground", "Background", "Orphan", "nil"])
+    }
+
     pub(crate) fn parse(text: &str) -> Option<Self> {
         match text {
             "Background" => Some(Self::Background),
@@ -234,19 +338,24 @@ impl Output {
     ///
     /// # Errors
     /// [`ApiError::NotAcceptable`].
-    pub(crate) fn negotiate(headers: &HeaderMap) -> Result<Self, ApiError> {
+    pub(crate) fn negotiate(headers: &HeaderMap, is_custom: bool) -> Result<Self, ApiError> {
+        let refused = || ApiError::NotAcceptable { is_custom };
         let Some(accept) = headers.get(ACCEPT) else { return Ok(Self::Json) };
-        let accept = accept.to_str().map_err(|_| ApiError::NotAcceptable)?;
+        let accept = accept.to_str().map_err(|_| refused())?;
         if accept.trim().is_empty() {
             return Ok(Self::Json);
         }
-        accept.split(',').find_map(Self::of_media_type).ok_or(ApiError::NotAcceptable)
+        let mut wanted: Vec<(f64, &str)> = accept.split(',').map(|media_type| (quality(media_type), media_type)).collect();
+        // The sort is stable: of equals, the first.
+        wanted.sort_by(|a, b| b.0.total_cmp(&a.0));
+        wanted.into_iter().find_map(|(_, media_type)| Self::of_media_type(media_type, is_custom)).ok_or_else(refused)
     }
 
-    fn of_media_type(media_type: &str) -> Option<Self> {
+    fn of_media_type(media_type: &str, is_custom: bool) -> Option<Self> {
         let mut parts = media_type.split(';').map(str::trim);
         let plain = match parts.next()? {
-            "application/json" | "*/*" | "application/*" => Self::Json,
+            "application/json" | "*/*" => Self::Json,
+            "application/*" if is_custom => Self::Json,
             "application/yaml" => Self::Yaml,
             _ => return None,
         };
@@ -262,26 +371,25 @@ impl Output {
     }
 }
 
+/// How much a media type is wanted, from 0 to 1.
+fn quality(media_type: &str) -> f64 {
+    let params = media_type.split(';').skip(1).filter_map(|param| param.trim().split_once('='));
+    params.filter(|(name, _)| *name == "q").find_map(|(_, value)| value.parse().ok()).unwrap_or(1.0)
+}
+
 /// How the body of a create or update is written.
 ///
 /// # Errors
 /// [`ApiError::UnsupportedMediaType`].
 pub(crate) fn body_format(headers: &HeaderMap, takes_protobuf: bool) -> Result<decode::Format, ApiError> {
-    match media_type(headers) {
+    let sent = media_type(headers).to_ascii_lowercase();
+    match sent.as_str() {
         protobuf::MEDIA_TYPE if takes_protobuf => Ok(decode::Format::Protobuf),
-        _ if takes_protobuf => text_format(headers).ok_or(ApiError::UnsupportedMediaType {
+        "" | "application/json" => Ok(decode::Format::Json),
+        "application/yaml" | "application/x-yaml" | "text/yaml" => Ok(decode::Format::Yaml),
+        _ => Err(ApiError::UnsupportedMediaType {
             accepted: "application/json, application/yaml, application/vnd.kubernetes.protobuf",
         }),
-        _ => text_format(headers)
-            .ok_or(ApiError::UnsupportedMediaType { accepted: "application/json, application/yaml" }),
-    }
-}
-
-fn text_format(headers: &HeaderMap) -> Option<decode::Format> {
-    match media_type(headers) {
-        "" | "application/json" | "*/*" => Some(decode::Format::Json),
-        "application/yaml" | "application/x-yaml" | "text/yaml" => Some(decode::Format::Yaml),
-        _ => None,
     }
 }
 
@@ -342,7 +450,7 @@ mod tests {
         for (accept, want) in rows {
             let mut headers = HeaderMap::new();
             headers.insert(ACCEPT, accept.parse().expect("a header"));
-            assert_eq!(Output::negotiate(&headers).map_err(|_| ()), want, "{accept}");
+            assert_eq!(Output::negotiate(&headers, true).map_err(|_| ()), want, "{accept}");
         }
     }
 }

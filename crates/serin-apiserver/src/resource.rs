@@ -1,5 +1,6 @@
 //! What is served: every resource in every version, built in or defined by a CustomResourceDefinition.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
@@ -10,6 +11,7 @@ use crate::builtin::DEFINITIONS;
 use crate::event_view;
 use crate::jsonpath::JsonPath;
 use crate::metadata::NameRule;
+use crate::owners::Owners;
 use crate::schema::Schema;
 use crate::status::{About, FieldError};
 use crate::store::{Key, Object};
@@ -40,6 +42,8 @@ pub(crate) enum View {
 /// What a resource does beyond the generic.
 #[derive(Clone, Copy)]
 pub(crate) struct Hooks {
+    /// Fills in what follows from what is said, as when Go reads an object: defaults of a version. It belongs to who says it.
+    pub(crate) fill: fn(&mut Value),
     /// Changes an object on its way in, before it is validated.
     pub(crate) prepare: fn(&mut Value, old: Option<&Value>),
     /// What the schema cannot say.
@@ -48,6 +52,8 @@ pub(crate) struct Hooks {
     pub(crate) name_rule: NameRule,
     /// Whether an update may leave out `resourceVersion`.
     pub(crate) unconditional_update: bool,
+    /// Whether an update creates what is not there.
+    pub(crate) create_on_update: bool,
     /// Whether `metadata.generation` is counted.
     pub(crate) counts_generation: bool,
     /// Answers an object that is never stored.
@@ -65,10 +71,12 @@ impl std::fmt::Debug for Hooks {
 impl Hooks {
     /// Those of a custom resource.
     pub(crate) const CUSTOM: Self = Self {
+        fill: |_| {},
         prepare: |_, _| {},
         validate: |_, _| Vec::new(),
         name_rule: NameRule::Subdomain,
         unconditional_update: false,
+        create_on_update: false,
         counts_generation: true,
         review: None,
         selectable: &[],
@@ -117,6 +125,8 @@ pub(crate) struct Served {
     pub(crate) hooks: Hooks,
     /// Kubernetes' own type, by its name in OpenAPI; `None` for a custom resource.
     pub(crate) ty: Option<&'static str>,
+    /// Of all its versions.
+    pub(crate) owners: Arc<Owners>,
     /// New objects are refused: its definition is being deleted.
     pub(crate) is_terminating: bool,
     /// Said in a warning to whoever uses this version.
@@ -137,6 +147,19 @@ impl Served {
         }
     }
 
+    /// An object as messages name it by its kind: events are of the core group there, whichever way they came in.
+    pub(crate) fn about_kind(&self, name: &str) -> About {
+        let about = self.about(name);
+        if self.view == View::NewEvents { About { group: String::new(), ..about } } else { about }
+    }
+
+    /// Where Kubernetes keeps an object, as its messages say.
+    pub(crate) fn registry_path(&self, namespace: &str, name: &str) -> String {
+        let names = &self.names;
+        let parts = [if self.is_custom() { names.group.as_str() } else { "" }, &names.plural, namespace, name];
+        parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("/")
+    }
+
     pub(crate) fn key(&self, namespace: &str, name: &str) -> Key {
         Key::new(&self.collection, namespace, name)
     }
@@ -151,6 +174,30 @@ impl Served {
     /// The object as this version shows it, as JSON; no copy where it is stored that way.
     pub(crate) fn show_json(&self, object: &Object) -> Bytes {
         if self.shows_as_stored(&object.value) { object.json.clone() } else { self.show(object).to_string().into() }
+    }
+
+    /// The object as an item of a list: those of built-in kinds do not say what they are.
+    pub(crate) fn show_item(&self, object: &Object) -> Bytes {
+        if self.is_custom() {
+            return self.show_json(object);
+        }
+        let shown = match self.view {
+            View::Renamed => Cow::Borrowed(&object.value),
+            View::NewEvents => Cow::Owned(self.show(object)),
+        };
+        let fields = shown.as_object().into_iter().flatten();
+        let said = fields.filter(|(name, _)| !matches!(name.as_str(), "apiVersion" | "kind"));
+        let mut json = vec![b'{'];
+        for (index, (name, value)) in said.enumerate() {
+            if index > 0 {
+                json.push(b',');
+            }
+            json.extend_from_slice(Value::from(name.as_str()).to_string().as_bytes());
+            json.push(b':');
+            json.extend_from_slice(value.to_string().as_bytes());
+        }
+        json.push(b'}');
+        json.into()
     }
 
     fn shows_as_stored(&self, value: &Value) -> bool {

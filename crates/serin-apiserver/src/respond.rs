@@ -52,6 +52,8 @@ pub(crate) fn list(served: &Served, list: &List, output: Output, include: Includ
     let mut metadata = json!({"resourceVersion": list.revision.to_string()});
     if let Some(next) = &list.next {
         metadata["continue"] = next.as_str().into();
+    } else if served.is_custom() && matches!(output, Output::Json | Output::Yaml) {
+        metadata["continue"] = "".into();
     }
     if let Some(remaining) = list.remaining {
         metadata["remainingItemCount"] = remaining.into();
@@ -59,7 +61,7 @@ pub(crate) fn list(served: &Served, list: &List, output: Output, include: Includ
     let objects = list.objects.iter().map(|object| &**object);
     match output {
         Output::Json => {
-            let items = objects.map(|object| served.show_json(object));
+            let items = objects.map(|object| served.show_item(object));
             json_response(StatusCode::OK, join(&served.api_version, &served.names.list_kind, &metadata, items))
         }
         Output::PartialMetadata => {
@@ -70,7 +72,13 @@ pub(crate) fn list(served: &Served, list: &List, output: Output, include: Includ
             json_response(StatusCode::OK, table::table(served, objects, metadata, include, true).to_string())
         }
         Output::Yaml => {
-            let items: Vec<Value> = objects.map(|object| served.show(object)).collect();
+            let mut items: Vec<Value> = objects.map(|object| served.show(object)).collect();
+            if !served.is_custom() {
+                items.iter_mut().filter_map(Value::as_object_mut).for_each(|item| {
+                    item.remove("apiVersion");
+                    item.remove("kind");
+                });
+            }
             let list = json!({
                 "apiVersion": served.api_version, "kind": served.names.list_kind, "metadata": metadata, "items": items,
             });
@@ -93,6 +101,11 @@ fn join(api_version: &str, kind: &str, metadata: &Value, items: impl Iterator<It
     }
     json.extend_from_slice(b"]}");
     json
+}
+
+/// A refusal, for a client that asked for YAML.
+pub(crate) fn refusal_as_yaml(error: &ApiError) -> Response {
+    yaml(error.code(), &error.to_status())
 }
 
 fn yaml(code: StatusCode, value: &Value) -> Response {

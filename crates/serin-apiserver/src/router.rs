@@ -9,7 +9,8 @@ use axum::extract::{Request, State};
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use futures::FutureExt as _;
-use http::{HeaderMap, Method, StatusCode};
+use http::header::{CACHE_CONTROL, USER_AGENT};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde_json::{Value, json};
 
@@ -18,13 +19,14 @@ use crate::bad_request::BadRequest;
 use crate::decode::{self, BODY_BYTES_MAX};
 use crate::delete::{DeleteOptions, Deleted};
 use crate::intake::{self, Origin, Part};
-use crate::patch::Patch;
+use crate::patch::{self, Patch};
 use crate::read::Selection;
 use crate::request::{self, Output, Params, ResourcePath};
 use crate::resource::Served;
-use crate::status::{ApiError, FieldError, json_response};
+use crate::schema::Type;
+use crate::status::{About, ApiError, FieldError, invalid_options, json_response};
 use crate::write::{Ask, Written};
-use crate::{discovery, metadata, openapi, respond, watch};
+use crate::{discovery, fields, metadata, openapi, respond, watch};
 
 /// The routes.
 pub(crate) fn router(api: Arc<Api>) -> Router {
@@ -34,14 +36,23 @@ pub(crate) fn router(api: Arc<Api>) -> Router {
 async fn handle(State(api): State<Arc<Api>>, request: Request) -> Response {
     let what = format!("{} {}", request.method(), request.uri().path());
     // A bug in one answer must not take the connection, and every other request on it, down.
-    match AssertUnwindSafe(answer(api, request)).catch_unwind().await {
-        Ok(Ok(response)) => response,
-        Ok(Err(error)) => error.into_response(),
+    let wants_yaml = matches!(Output::negotiate(request.headers(), true), Ok(Output::Yaml));
+    let answer = async {
+        match answer(api, request).await {
+            Ok(response) => response,
+            Err(error) if wants_yaml && !matches!(error, ApiError::NoPath) => respond::refusal_as_yaml(&error),
+            Err(error) => error.into_response(),
+        }
+    };
+    let mut response = match AssertUnwindSafe(answer).catch_unwind().await {
+        Ok(response) => response,
         Err(_) => {
             tracing::error!(request = what, "the handler panicked");
             ApiError::Panicked { request: what }.into_response()
         }
-    }
+    };
+    response.headers_mut().entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache, private"));
+    response
 }
 
 async fn answer(api: Arc<Api>, request: Request) -> Result<Response, ApiError> {
@@ -50,8 +61,9 @@ async fn answer(api: Arc<Api>, request: Request) -> Result<Response, ApiError> {
     if let Some(answer) = fixed(&api, path, &request)? {
         return Ok(answer);
     }
-    let path = request::parse_path(path).ok_or(ApiError::NoResource)?;
-    let served = api.find(&path.group, &path.version, &path.plural)?;
+    let missing = || if is_always_there(&api, path) { ApiError::NoResource } else { ApiError::NoPath };
+    let path = request::parse_path(path).ok_or_else(missing)?;
+    let served = api.find(&path.group, &path.version, &path.plural).ok_or_else(missing)?;
     if let Some(subresource) = path.subresource.as_deref() {
         let exists = match subresource {
             "status" => served.has_status,
@@ -59,16 +71,22 @@ async fn answer(api: Arc<Api>, request: Request) -> Result<Response, ApiError> {
             _ => false,
         };
         if !exists {
-            return Err(ApiError::NoResource);
+            return Err(match &path.name {
+                Some(name) if served.is_custom() => ApiError::NotFound(served.about(name)),
+                _ => ApiError::NoResource,
+            });
         }
     }
     if !served.names.namespaced && path.namespace.is_some() {
         return Err(ApiError::NoResource);
     }
     let (parts, body) = request.into_parts();
+    let params = Params::parse(&parts.uri)?;
+    params.check_options(&parts.method)?;
     let call = Call {
-        params: Params::parse(&parts.uri)?,
-        output: Output::negotiate(&parts.headers)?,
+        manager: manager(&params, &parts.headers),
+        params,
+        output: Output::negotiate(&parts.headers, served.is_custom())?,
         headers: parts.headers,
         api,
         served,
@@ -81,15 +99,30 @@ async fn answer(api: Arc<Api>, request: Request) -> Result<Response, ApiError> {
     call.dispatch(&parts.method, body, warnings).await
 }
 
+/// Whether a path lies in a group of Kubernetes' own.
+fn is_always_there(api: &Api, path: &str) -> bool {
+    let mut parts = path.split('/').skip(1);
+    match (parts.next(), parts.next()) {
+        (Some("api"), _) => true,
+        (Some("apis"), Some(group)) => {
+            api.registry().all().any(|served| !served.is_custom() && served.names.group == group)
+        }
+        _ => false,
+    }
+}
+
 /// Paths that are not about a resource.
 fn fixed(api: &Api, path: &str, request: &Request) -> Result<Option<Response>, ApiError> {
-    let text = |text: &'static str| Ok(Some(([(http::header::CONTENT_TYPE, "text/plain")], text).into_response()));
+    let ok = || Ok(Some(([(http::header::CONTENT_TYPE, "text/plain; charset=utf-8")], "ok").into_response()));
     let json = |value: Value| Ok(Some(json_response(StatusCode::OK, value.to_string())));
     let registry = api.registry();
     let parts: Vec<&str> = path.split('/').skip(1).collect();
     let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
     match parts.as_slice() {
-        ["healthz" | "livez" | "readyz", ..] => return text("ok"),
+        ["healthz" | "livez" | "readyz", ..] if request.uri().path().ends_with('/') => return Err(ApiError::NoPath),
+        ["healthz" | "livez" | "readyz"] => return ok(),
+        ["healthz" | "livez" | "readyz", "ping" | "log" | "etcd"] | ["readyz", "informer-sync" | "shutdown"] => return ok(),
+        ["healthz" | "livez" | "readyz", ..] => return Err(ApiError::NoPath),
         [""] | ["version"] | ["api"] | ["apis"] | ["openapi", ..] if !is_read => {
             return Err(ApiError::MethodNotAllowed);
         }
@@ -115,7 +148,21 @@ fn fixed(api: &Api, path: &str, request: &Request) -> Result<Option<Response>, A
     if !is_read {
         return Err(ApiError::MethodNotAllowed);
     }
-    json(found.ok_or(ApiError::NoResource)?)
+    let missing = || match parts.as_slice() {
+        ["apis", _] => ApiError::NoPath,
+        _ if is_always_there(api, path) => ApiError::NoResource,
+        _ => ApiError::NoPath,
+    };
+    json(found.ok_or_else(missing)?)
+}
+
+/// Who owns what a request writes.
+fn manager(params: &Params, headers: &HeaderMap) -> String {
+    if !params.field_manager.is_empty() {
+        return params.field_manager.clone();
+    }
+    let user_agent = headers.get(USER_AGENT).map_or("", |value| value.to_str().unwrap_or(""));
+    fields::manager_of_user_agent(user_agent)
 }
 
 /// One request about a resource.
@@ -124,6 +171,8 @@ struct Call {
     served: Arc<Served>,
     path: ResourcePath,
     params: Params,
+    /// Who owns what is written: the one that is named, or the client.
+    manager: String,
     output: Output,
     headers: HeaderMap,
 }
@@ -145,9 +194,26 @@ impl Call {
             (&Method::PATCH, Some(name), Some(_)) => self.patch_scale(name, body).await,
             (&Method::DELETE, Some(name), None) => self.delete(name, body).await,
             (&Method::DELETE, None, None) => self.delete_collection(body).await,
-            _ => Err(ApiError::MethodNotAllowed),
+            _ => Err(self.not_allowed(method)),
         }?;
         Ok(respond::warn(response, &warnings))
+    }
+
+    fn not_allowed(&self, method: &Method) -> ApiError {
+        if !self.served.is_custom() {
+            return ApiError::MethodNotAllowed;
+        }
+        if self.path.namespace.is_none() && self.served.names.namespaced {
+            return ApiError::NoPath;
+        }
+        let verb = match *method {
+            Method::POST => "create",
+            Method::DELETE => "delete",
+            Method::PUT => "update",
+            Method::PATCH => "patch",
+            _ => "",
+        };
+        ApiError::VerbNotAllowed { about: self.served.about(""), verb }
     }
 
     /// Answers an object that is never stored.
@@ -164,9 +230,17 @@ impl Call {
         let decoded = self.decode(body).await?;
         let mut object =
             intake::shape(&self.served, decoded, Origin::Body, self.params.field_validation, &mut warnings)?;
+        let asked = object.clone();
         let fields = review(&mut object);
         if !fields.is_empty() {
-            return Err(ApiError::Invalid { about: self.served.about(""), fields });
+            // Kubernetes does not name the kind here.
+            let about = About { kind: String::new(), ..self.served.about("") };
+            return Err(ApiError::Invalid { about, fields });
+        }
+        let served = &self.served;
+        let owned = served.owners.update(&served.api_version, Part::Main, None, asked, &self.manager);
+        if let Some(owners) = owned["metadata"].get("managedFields") {
+            object["metadata"]["managedFields"] = owners.clone();
         }
         Ok(respond::warn(respond::value(&object, self.output, StatusCode::CREATED), &warnings))
     }
@@ -175,17 +249,23 @@ impl Call {
     fn namespace(&self) -> Result<&str, ApiError> {
         match &self.path.namespace {
             Some(namespace) => Ok(namespace),
-            None if self.served.names.namespaced => Err(BadRequest::NoNamespace.into()),
+            // Only lists and watches go over all of them.
+            None if self.served.names.namespaced => {
+                Err(if self.served.is_custom() { ApiError::NoPath } else { ApiError::MethodNotAllowed })
+            }
             None => Ok(""),
         }
     }
 
     fn ask(&self) -> Result<Ask<'_>, ApiError> {
-        Ok(Ask { served: &self.served, namespace: self.namespace()?, params: &self.params })
+        Ok(Ask { served: &self.served, namespace: self.namespace()?, params: &self.params, manager: &self.manager })
     }
 
     fn get(&self, name: &str) -> Result<Response, ApiError> {
         let key = self.served.key(self.namespace()?, name);
+        if let Some(wanted) = self.params.resource_version {
+            self.api.check_not_future(wanted)?;
+        }
         let object = self.api.store.get(&key).ok_or_else(|| ApiError::NotFound(self.served.about(name)))?;
         Ok(respond::object(&self.served, &object, self.output, self.params.include_object, StatusCode::OK))
     }
@@ -195,12 +275,10 @@ impl Call {
     }
 
     async fn list_or_watch(self) -> Result<Response, ApiError> {
+        self.params.check_list()?;
         let selection = Selection::parse(&self.served, self.path.namespace.as_deref(), &self.params)?;
         if self.params.watch {
             return watch::start(&self.api, self.served, selection, &self.params, self.output);
-        }
-        if self.params.send_initial_events.is_some() {
-            return Err(BadRequest::Parameters { rule: "sendInitialEvents is forbidden for list" }.into());
         }
         let list = self.api.list(&self.served, &selection, &self.params).await?;
         Ok(respond::list(&self.served, &list, self.output, self.params.include_object))
@@ -222,8 +300,8 @@ impl Call {
     ) -> Result<Response, ApiError> {
         let ask = self.ask()?;
         let decoded = self.decode(body).await?;
-        let written = self.api.update(&ask, name, part, decoded, warnings).await?;
-        Ok(self.written(written, StatusCode::OK))
+        let (written, is_new) = self.api.update(&ask, name, part, decoded, warnings).await?;
+        Ok(self.written(written, if is_new { StatusCode::CREATED } else { StatusCode::OK }))
     }
 
     async fn patch(
@@ -234,9 +312,38 @@ impl Call {
         warnings: &mut Vec<String>,
     ) -> Result<Response, ApiError> {
         let ask = self.ask()?;
+        if request::media_type(&self.headers) == patch::APPLY {
+            return self.apply(&ask, name, part, body, warnings).await;
+        }
+        Patch::check_media_type(&self.headers, self.served.ty)?;
+        if self.params.force.is_some() {
+            return Err(invalid_options("PatchOptions", vec![FieldError::forbidden("force", "may not be specified for non-apply patch")]));
+        }
         let patch = Patch::parse(&self.headers, &read(body).await?, self.served.ty)?;
         let written = self.api.patch(&ask, name, part, &patch, warnings).await?;
         Ok(self.written(written, StatusCode::OK))
+    }
+
+    async fn apply(
+        &self,
+        ask: &Ask<'_>,
+        name: &str,
+        part: Part,
+        body: Body,
+        warnings: &mut Vec<String>,
+    ) -> Result<Response, ApiError> {
+        if self.params.field_manager.is_empty() {
+            return Err(invalid_options("PatchOptions", vec![FieldError::required("fieldManager", "is required for apply patch")]));
+        }
+        let body = read(body).await?;
+        let mut config = decode::decode(&body, decode::Format::Yaml, |_, _| None).map_err(BadRequest::ApplyYaml)?;
+        match &config.value {
+            Value::Object(_) => {}
+            Value::Null => config.value = json!({}),
+            other => return Err(BadRequest::ApplyBody { got: Type::in_go(other) }.into()),
+        }
+        let (written, is_new) = self.api.apply(ask, name, part, &config, warnings).await?;
+        Ok(self.written(written, if is_new { StatusCode::CREATED } else { StatusCode::OK }))
     }
 
     async fn put_scale(&self, name: &str, body: Body) -> Result<Response, ApiError> {
@@ -268,6 +375,10 @@ impl Call {
             Deleted::Waits(object) => {
                 respond::object(&self.served, &object, self.output, self.params.include_object, StatusCode::OK)
             }
+            Deleted::DryWaits(mut value) => {
+                self.served.make_shown(&mut value);
+                respond::value(&value, self.output, StatusCode::OK)
+            }
             Deleted::Gone(object) | Deleted::Dry(object) => {
                 let mut details = json!({
                     "name": name, "kind": self.served.names.plural, "uid": metadata::text(&object.value, "uid"),
@@ -290,7 +401,8 @@ impl Call {
         for object in &mut list.objects {
             match self.api.delete(&self.served, &object.key, &options).await {
                 Ok(Deleted::Gone(last) | Deleted::Waits(last) | Deleted::Dry(last)) => *object = last,
-                // Someone else was faster.
+                // Nothing was done, or someone else was faster.
+                Ok(Deleted::DryWaits(_)) => {}
                 Err(ApiError::NotFound(_)) => {}
                 Err(error) => return Err(error),
             }
@@ -331,7 +443,7 @@ impl Call {
             Written::Stored(object) => {
                 respond::object(&self.served, &object, self.output, self.params.include_object, code)
             }
-            Written::Dry(mut value) => {
+            Written::Unstored(mut value) => {
                 self.served.make_shown(&mut value);
                 respond::value(&value, self.output, code)
             }

@@ -12,6 +12,7 @@ use http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use serde_json::{Value, json};
 
 use crate::bad_request::BadRequest;
+use crate::fields::{CAUSE, Conflicts, FieldManagerError};
 use crate::store::{TooOld, WriteError};
 
 /// What is wrong with one field.
@@ -126,7 +127,8 @@ impl FieldError {
         let mut body = String::from(self.kind.title());
         if let Some(value) = &self.value {
             let _ = match value {
-                Value::Null => write!(body, ": \"null\""),
+                // What OpenAPI refuses is said as text, what Kubernetes does as JSON.
+                Value::Null if self.kind == FieldErrorKind::TypeInvalid => write!(body, ": \"null\""),
                 other => write!(body, ": {other}"),
             };
         }
@@ -176,6 +178,9 @@ pub enum ApiError {
     /// No such path or resource.
     #[error("the server could not find the requested resource")]
     NoResource,
+    /// No such path, outside of the groups that are always there.
+    #[error("404 page not found")]
+    NoPath,
     /// No such object.
     #[error("{} {:?} not found", .0.qualified_resource(), .0.name)]
     NotFound(About),
@@ -209,6 +214,9 @@ pub enum ApiError {
         /// Why.
         why: String,
     },
+    /// Others own what was applied.
+    #[error("{0}")]
+    ApplyConflict(Conflicts),
     /// The request names a host that is not this one: a page of the web may have been made to send it.
     #[error(
         "{header} is {got:?}, want a name of this machine: 127.0.0.1, [::1] or localhost; pages of other sites may not call"
@@ -234,8 +242,11 @@ pub enum ApiError {
         verb: &'static str,
     },
     /// None of the wanted answer formats is known.
-    #[error("only the following media types are accepted: application/json, application/yaml")]
-    NotAcceptable,
+    #[error("{}", not_acceptable(*is_custom))]
+    NotAcceptable {
+        /// Whether the resource is a custom one: Kubernetes says it in two ways.
+        is_custom: bool,
+    },
     /// The body's format is not known here.
     #[error("the body of the request was in an unknown format - accepted media types include: {accepted}")]
     UnsupportedMediaType {
@@ -264,7 +275,7 @@ pub enum ApiError {
     )]
     ContinueExpired,
     /// The version asked for is in the future.
-    #[error("Too large resource version: {wanted}, current: {current}")]
+    #[error("Timeout: Too large resource version: {wanted}, current: {current}")]
     FutureVersion {
         /// Asked for.
         wanted: u64,
@@ -288,6 +299,22 @@ pub enum ApiError {
     Store(WriteError),
 }
 
+/// Refuses options of a request, such as `CreateOptions`.
+pub(crate) fn invalid_options(kind: &str, fields: Vec<FieldError>) -> ApiError {
+    let about = About { group: "meta.k8s.io".into(), kind: kind.into(), ..About::default() };
+    ApiError::Invalid { about, fields }
+}
+
+fn not_acceptable(is_custom: bool) -> &'static str {
+    if is_custom {
+        "only the following media types are accepted: application/json, application/yaml, \
+         application/vnd.kubernetes.protobuf"
+    } else {
+        "406: Not Acceptable\n\nAvailable representations: application/json, application/yaml, \
+         application/vnd.kubernetes.protobuf"
+    }
+}
+
 fn list_fields(fields: &[FieldError]) -> String {
     match fields {
         [] => String::new(),
@@ -305,14 +332,14 @@ impl ApiError {
     /// The HTTP code.
     pub fn code(&self) -> StatusCode {
         match self {
-            Self::NoResource | Self::NotFound(_) => StatusCode::NOT_FOUND,
-            Self::AlreadyExists(_) | Self::Conflict { .. } => StatusCode::CONFLICT,
+            Self::NoResource | Self::NoPath | Self::NotFound(_) => StatusCode::NOT_FOUND,
+            Self::AlreadyExists(_) | Self::Conflict { .. } | Self::ApplyConflict(_) => StatusCode::CONFLICT,
             Self::Invalid { .. } | Self::Unprocessable { .. } => StatusCode::UNPROCESSABLE_ENTITY,
             Self::BadRequest(_) => StatusCode::BAD_REQUEST,
             Self::Forbidden { .. } | Self::OtherHost { .. } => StatusCode::FORBIDDEN,
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
             Self::MethodNotAllowed | Self::VerbNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
-            Self::NotAcceptable => StatusCode::NOT_ACCEPTABLE,
+            Self::NotAcceptable { .. } => StatusCode::NOT_ACCEPTABLE,
             Self::UnsupportedMediaType { .. } => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Expired(_) | Self::ContinueExpired => StatusCode::GONE,
@@ -324,15 +351,15 @@ impl ApiError {
 
     fn reason(&self) -> &'static str {
         match self {
-            Self::NoResource | Self::NotFound(_) => "NotFound",
+            Self::NoResource | Self::NoPath | Self::NotFound(_) => "NotFound",
             Self::AlreadyExists(_) => "AlreadyExists",
-            Self::Conflict { .. } => "Conflict",
+            Self::Conflict { .. } | Self::ApplyConflict(_) => "Conflict",
             Self::Invalid { .. } | Self::Unprocessable { .. } => "Invalid",
             Self::BadRequest(_) => "BadRequest",
             Self::Forbidden { .. } | Self::OtherHost { .. } => "Forbidden",
             Self::Unauthorized => "Unauthorized",
             Self::MethodNotAllowed | Self::VerbNotAllowed { .. } => "MethodNotAllowed",
-            Self::NotAcceptable => "NotAcceptable",
+            Self::NotAcceptable { .. } => "NotAcceptable",
             Self::UnsupportedMediaType { .. } => "UnsupportedMediaType",
             Self::TooLarge { .. } => "RequestEntityTooLarge",
             Self::Expired(_) | Self::ContinueExpired => "Expired",
@@ -358,6 +385,16 @@ impl ApiError {
                     .collect();
                 details
             }
+            Self::ApplyConflict(conflicts) => {
+                let causes: Vec<Value> = conflicts
+                    .0
+                    .iter()
+                    .map(|conflict| {
+                        json!({"reason": CAUSE, "message": conflict.message(), "field": conflict.path.to_string()})
+                    })
+                    .collect();
+                json!({"causes": causes})
+            }
             Self::Unprocessable { why } => {
                 json!({"causes": [{"reason": "UnexpectedServerResponse", "message": why}]})
             }
@@ -365,12 +402,12 @@ impl ApiError {
                 "retryAfterSeconds": 1,
                 "causes": [{"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}],
             }),
-            Self::NoResource
+            Self::NoResource | Self::MethodNotAllowed | Self::NotAcceptable { is_custom: false } => json!({}),
+            Self::NoPath
+            | Self::NotAcceptable { is_custom: true }
             | Self::BadRequest(_)
             | Self::OtherHost { .. }
             | Self::Unauthorized
-            | Self::MethodNotAllowed
-            | Self::NotAcceptable
             | Self::UnsupportedMediaType { .. }
             | Self::TooLarge { .. }
             | Self::Expired(_)
@@ -405,8 +442,22 @@ fn details(about: &About, kind: &str) -> Value {
     details
 }
 
+impl From<FieldManagerError> for ApiError {
+    fn from(error: FieldManagerError) -> Self {
+        match error {
+            FieldManagerError::Conflicts(conflicts) => Self::ApplyConflict(conflicts),
+            // Kubernetes answers 500 to most of these, and the caller's configuration is at fault.
+            other => BadRequest::Apply { cause: other.to_string() }.into(),
+        }
+    }
+}
+
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
+        if let Self::NoPath = self {
+            let plain = [(CONTENT_TYPE, "text/plain; charset=utf-8")];
+            return (self.code(), plain, format!("{self}\n")).into_response();
+        }
         let mut response = json_response(self.code(), self.to_status().to_string());
         if let Self::FutureVersion { .. } = self {
             response.headers_mut().insert(RETRY_AFTER, http::HeaderValue::from_static("1"));

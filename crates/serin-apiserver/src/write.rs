@@ -8,6 +8,7 @@ use crate::api::{Api, same_but_for_version};
 use crate::bad_request::BadRequest;
 use crate::builtin::DEFINITIONS;
 use crate::decode::Decoded;
+use crate::fields::keep_times;
 use crate::intake::{self, Origin, Part};
 use crate::metadata;
 use crate::patch::Patch;
@@ -25,8 +26,8 @@ const NAMES_MAX: usize = 8;
 pub(crate) enum Written {
     /// This stored object.
     Stored(Arc<Object>),
-    /// Nothing: a dry run would have stored this, in the stored form.
-    Dry(Value),
+    /// Nothing: this, in the stored form, would have been stored by a dry run, or was the last change of an object that is gone.
+    Unstored(Value),
 }
 
 /// What is asked of a write.
@@ -34,6 +35,8 @@ pub(crate) struct Ask<'a> {
     pub(crate) served: &'a Served,
     pub(crate) namespace: &'a str,
     pub(crate) params: &'a Params,
+    /// Who owns what is written.
+    pub(crate) manager: &'a str,
 }
 
 impl Api {
@@ -44,42 +47,34 @@ impl Api {
         decoded: Decoded,
         warnings: &mut Vec<String>,
     ) -> Result<Written, ApiError> {
-        let Ask { served, namespace, params } = ask;
-        let object = intake::shape(served, decoded, Origin::Body, params.field_validation, warnings)?;
+        let Ask { served, params, manager, .. } = ask;
+        let mut object = intake::shape(served, decoded, Origin::Body, params.field_validation, warnings)?;
+        if !metadata::text(&object, "resourceVersion").is_empty() {
+            return Err(BadRequest::NewVersion.into());
+        }
+        metadata::wipe(&mut object);
+        let object = served.owners.update(&served.api_version, Part::Main, None, object, manager);
+        warn_of_finalizers(served, &object, None, warnings);
         let prefix = metadata::text(&object, "generateName").to_owned();
         let is_generated = metadata::text(&object, "name").is_empty() && !prefix.is_empty();
         for attempt in 1.. {
             let mut object = object.clone();
             if is_generated {
                 object["metadata"]["name"] = metadata::generate_name(&prefix).into();
+                (served.hooks.fill)(&mut object);
             }
             let name = metadata::text(&object, "name").to_owned();
-            self.check_place(served, namespace, &name)?;
-            let object = intake::complete_new(served, object, namespace)?;
-            let key = served.key(namespace, &name);
-            let taken = if params.dry_run {
-                if self.store.get(&key).is_none() {
-                    return Ok(Written::Dry(object));
-                }
-                true
-            } else {
-                match self.store.write(key, Expect::Absent, Change::Put(object)).await {
-                    Ok(stored) => {
-                        self.after_write(served);
-                        return Ok(Written::Stored(stored));
-                    }
-                    Err(WriteError::Conflict { .. }) => true,
-                    Err(error) => return Err(error.into()),
-                }
-            };
-            if taken && !(is_generated && attempt < NAMES_MAX) {
+            if let Some(written) = self.put_new(ask, object).await? {
+                return Ok(written);
+            }
+            if !(is_generated && attempt < NAMES_MAX) {
                 return Err(ApiError::AlreadyExists(served.about(&name)));
             }
         }
         unreachable!("the loop above only ends by returning")
     }
 
-    /// Replaces an object, or its status.
+    /// Replaces an object, or its status. Creates the object where there is none and its kind allows that; says whether it did.
     pub(crate) async fn update(
         &self,
         ask: &Ask<'_>,
@@ -87,26 +82,29 @@ impl Api {
         part: Part,
         decoded: Decoded,
         warnings: &mut Vec<String>,
-    ) -> Result<Written, ApiError> {
-        let Ask { served, namespace, params } = ask;
-        let mut object = intake::shape(served, decoded, Origin::Body, params.field_validation, warnings)?;
-        let given = metadata::text(&object, "name");
-        if given.is_empty() {
-            object["metadata"]["name"] = name.into();
-        } else if given != name {
-            return Err(BadRequest::OtherName { got: given.to_owned(), wanted: name.to_owned() }.into());
+    ) -> Result<(Written, bool), ApiError> {
+        let Ask { served, namespace, params, manager } = ask;
+        let object = intake::shape(served, decoded, Origin::Body, params.field_validation, warnings)?;
+        check_name(&object, name)?;
+        check_given_namespace(&object, namespace)?;
+        let is_missing = || self.store.get(&served.key(namespace, name)).is_none();
+        if part == Part::Main && served.hooks.create_on_update && is_missing() {
+            if !metadata::text(&object, "resourceVersion").is_empty() {
+                return Err(ApiError::NotFound(served.about(name)));
+            }
+            let mut object = object.clone();
+            metadata::wipe(&mut object);
+            let object = served.owners.update(&served.api_version, part, None, object, manager);
+            if let Some(written) = self.put_new(ask, object).await? {
+                return Ok((written, true));
+            }
         }
-        let given = metadata::text(&object, "namespace");
-        if !given.is_empty() && given != *namespace {
-            return Err(BadRequest::OtherNamespace.into());
-        }
-        self.modify(
-            ask,
-            name,
-            |old, _| intake::complete_update(served, object.clone(), old, part, Origin::Body),
-            warnings,
-        )
-        .await
+        let change = |old: &Value, warnings: &mut Vec<String>| {
+            let object = served.owners.update(&served.api_version, part, Some(old), object.clone(), manager);
+            warn_of_finalizers(served, &object, Some(old), warnings);
+            intake::complete_update(served, object, old, part, Origin::Body)
+        };
+        Ok((self.modify(ask, name, change, warnings).await?, false))
     }
 
     /// Patches an object, or its status.
@@ -118,13 +116,77 @@ impl Api {
         patch: &Patch,
         warnings: &mut Vec<String>,
     ) -> Result<Written, ApiError> {
-        let Ask { served, params, .. } = ask;
+        let Ask { served, namespace, params, manager } = ask;
         let change = |old: &Value, warnings: &mut Vec<String>| {
             let patched = Decoded { value: patch.apply(old)?, duplicates: patch.duplicates().to_vec() };
             let object = intake::shape(served, patched, Origin::Patch, params.field_validation, warnings)?;
+            check_name(&object, name)?;
+            check_given_namespace(&object, namespace)?;
+            let object = served.owners.update(&served.api_version, part, Some(old), object, manager);
+            warn_of_finalizers(served, &object, Some(old), warnings);
             intake::complete_update(served, object, old, part, Origin::Patch)
         };
         self.modify(ask, name, change, warnings).await
+    }
+
+    /// Applies a configuration; creates the object where there is none. Says whether it did.
+    pub(crate) async fn apply(
+        &self,
+        ask: &Ask<'_>,
+        name: &str,
+        part: Part,
+        config: &Decoded,
+        warnings: &mut Vec<String>,
+    ) -> Result<(Written, bool), ApiError> {
+        let Ask { served, namespace, params, manager } = ask;
+        let force = params.force == Some(true);
+        let applied = |live: Option<&Value>, warnings: &mut Vec<String>| {
+            let Decoded { value, duplicates } = config.clone();
+            let value = served.owners.apply(&served.api_version, part, live, value, manager, force)?;
+            check_name(&value, name)?;
+            let uid = metadata::text(&value, "uid");
+            if live.is_none() && !uid.is_empty() {
+                let why =
+                    format!("uid mismatch: the provided object specified uid {uid}, and no existing object was found");
+                return Err(ApiError::Conflict { about: served.about(name), why });
+            }
+            let decoded = Decoded { value, duplicates };
+            intake::shape(served, decoded, Origin::Apply, params.field_validation, warnings)
+        };
+        if part == Part::Main && self.store.get(&served.key(namespace, name)).is_none() {
+            let said = warnings.len();
+            let object = applied(None, warnings)?;
+            if let Some(written) = self.put_new(ask, object).await? {
+                return Ok((written, true));
+            }
+            // Somebody else was faster.
+            warnings.truncate(said);
+        }
+        let change = |old: &Value, warnings: &mut Vec<String>| {
+            let object = applied(Some(old), warnings)?;
+            intake::complete_update(served, object, old, part, Origin::Apply)
+        };
+        Ok((self.modify(ask, name, change, warnings).await?, false))
+    }
+
+    /// Completes and writes a shaped new object; `None` if there is one of this name.
+    async fn put_new(&self, ask: &Ask<'_>, object: Value) -> Result<Option<Written>, ApiError> {
+        let Ask { served, namespace, params, .. } = ask;
+        let name = metadata::text(&object, "name").to_owned();
+        self.check_place(served, namespace, &name)?;
+        let object = intake::complete_new(served, object, namespace)?;
+        let key = served.key(namespace, &name);
+        if params.dry_run {
+            return Ok(self.store.get(&key).is_none().then_some(Written::Unstored(object)));
+        }
+        match self.store.write(key, Expect::Absent, Change::Put(object)).await {
+            Ok(stored) => {
+                self.after_write(served);
+                Ok(Some(Written::Stored(stored)))
+            }
+            Err(WriteError::Conflict { .. }) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// The `autoscaling/v1 Scale` of an object.
@@ -174,7 +236,7 @@ impl Api {
         let written = self.modify(ask, name, apply, &mut Vec::new()).await?;
         Ok(match &written {
             Written::Stored(object) => scale_of(&object.value, scale),
-            Written::Dry(value) => scale_of(value, scale),
+            Written::Unstored(value) => scale_of(value, scale),
         })
     }
 
@@ -187,24 +249,26 @@ impl Api {
         change: impl Fn(&Value, &mut Vec<String>) -> Result<Value, ApiError>,
         warnings: &mut Vec<String>,
     ) -> Result<Written, ApiError> {
-        let Ask { served, namespace, params } = ask;
+        let Ask { served, namespace, params, .. } = ask;
         let key = served.key(namespace, name);
         let mut current = self.store.get(&key);
         let said = warnings.len();
         for _ in 0..ATTEMPTS_MAX {
             let Some(object) = current else { return Err(ApiError::NotFound(served.about(name))) };
             warnings.truncate(said);
-            let next = change(&served.show(&object), warnings)?;
+            let mut next = change(&served.show(&object), warnings)?;
+            keep_times(&object.value, &mut next);
             if same_but_for_version(Some(&object.value), &next) {
                 return Ok(Written::Stored(object));
             }
             if params.dry_run {
-                return Ok(Written::Dry(next));
+                return Ok(Written::Unstored(next));
             }
+            let last = is_last(&next).then(|| next.clone());
             match self.replace(&key, &object, next).await {
                 Ok(stored) => {
                     self.after_write(served);
-                    return Ok(Written::Stored(stored));
+                    return Ok(last.map_or(Written::Stored(stored), Written::Unstored));
                 }
                 Err(WriteError::Conflict { current: now }) => current = now,
                 Err(error) => return Err(error.into()),
@@ -221,8 +285,8 @@ impl Api {
         current: &Arc<Object>,
         next: Value,
     ) -> Result<Arc<Object>, WriteError> {
-        let waits = metadata::finalizers(&next).next().is_some() || waits_for_content(&next);
-        let change = if metadata::is_terminating(&next) && !waits { Change::Delete(next) } else { Change::Put(next) };
+        // Who watches is told what was there before its last finalizer went, as by Kubernetes.
+        let change = if is_last(&next) { Change::Delete(current.value.clone()) } else { Change::Put(next) };
         self.store.write(key.clone(), Expect::Revision(current.revision), change).await
     }
 
@@ -232,6 +296,33 @@ impl Api {
             self.rebuild_registry();
         }
     }
+}
+
+/// Refuses an object of another namespace than its path.
+fn check_given_namespace(object: &Value, wanted: &str) -> Result<(), ApiError> {
+    let given = metadata::text(object, "namespace");
+    if given.is_empty() || given == wanted { Ok(()) } else { Err(BadRequest::OtherNamespace.into()) }
+}
+
+/// Custom resources may have any finalizers, with a warning.
+fn warn_of_finalizers(served: &Served, object: &Value, old: Option<&Value>, warnings: &mut Vec<String>) {
+    if served.is_custom() {
+        warnings.extend(metadata::warn_of_finalizers(object, old));
+    }
+}
+
+/// Refuses an object of another name than its path.
+fn check_name(object: &Value, wanted: &str) -> Result<(), ApiError> {
+    match metadata::text(object, "name") {
+        "" => Err(BadRequest::NoName { wanted: wanted.to_owned() }.into()),
+        got if got != wanted => Err(BadRequest::OtherName { got: got.to_owned(), wanted: wanted.to_owned() }.into()),
+        _ => Ok(()),
+    }
+}
+
+/// Whether an object that is being deleted waits for nothing more.
+fn is_last(object: &Value) -> bool {
+    metadata::is_terminating(object) && metadata::finalizers(object).next().is_none() && !waits_for_content(object)
 }
 
 /// Whether a namespace still waits for what is in it.

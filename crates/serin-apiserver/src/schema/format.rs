@@ -72,7 +72,7 @@ impl Format {
             Self::Cidr => is_cidr(text),
             Self::Mac => is_mac(text),
             Self::Uuid => is_uuid(text),
-            Self::Byte => base64::engine::general_purpose::STANDARD.decode(text).is_ok(),
+            Self::Byte => base64::engine::general_purpose::STANDARD.decode(text.replace(['\r', '\n'], "")).is_ok(),
             Self::ShortName => is_dns_label(text),
             Self::LongName => is_dns_subdomain(text),
             Self::Int32 | Self::Int64 => true,

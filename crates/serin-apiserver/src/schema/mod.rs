@@ -48,7 +48,19 @@ impl Type {
             .find(|ty| ty.name() == name)
     }
 
-    /// The type name of a value, `null` included.
+    /// The name of a JSON value's type, as Go says it.
+    pub(crate) fn in_go(value: &Value) -> &'static str {
+        match value {
+            Value::Null => "null",
+            Value::Bool(_) => "bool",
+            Value::Number(_) => "number",
+            Value::String(_) => "string",
+            Value::Array(_) => "array",
+            Value::Object(_) => "object",
+        }
+    }
+
+    /// The name of a JSON value's type, as OpenAPI says it.
     pub(crate) fn of(value: &Value) -> &'static str {
         match value {
             Value::Null => "null",

@@ -248,7 +248,7 @@ impl Parser {
         if let Some(default) = &node.default {
             // A default must be what an object could hold after defaulting.
             let mut completed = default.clone();
-            node.fill_defaults(&mut completed);
+            node.fill_defaults(&mut completed, true);
             let at = path("default");
             for mut error in node.validate(&completed, None, "") {
                 error.field = if error.field.is_empty() { at.clone() } else { format!("{at}.{}", error.field) };

@@ -214,6 +214,11 @@ fn push_references(schema: &'static Value, names: &mut Vec<&str>) {
     }
 }
 
+/// The OpenAPI schemas of all types.
+pub(crate) fn schemas() -> &'static serde_json::Map<String, Value> {
+    &TYPES.schemas
+}
+
 /// The OpenAPI schema of a type, with references to others.
 pub(crate) fn openapi(name: &str) -> Option<&'static Value> {
     TYPES.schemas.get(name)

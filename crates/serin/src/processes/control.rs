@@ -4,6 +4,10 @@ use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 
+use axum::extract::Request;
+use axum::middleware::map_request;
+use http::HeaderValue;
+use http::header::USER_AGENT;
 use serde_json::json;
 use serin_api::SYSTEM_NAMESPACE;
 use serin_api::layout::Layout;
@@ -57,6 +61,12 @@ pub fn control(args: &ControlArgs, target: &TargetArgs) -> Result<()> {
     })
 }
 
+/// Says who writes: fields that the controllers set belong to them.
+async fn named(mut request: Request) -> Request {
+    request.headers_mut().entry(USER_AGENT).or_insert(HeaderValue::from_static("serin"));
+    request
+}
+
 /// The controllers on the embedded API, which they reach without a network.
 async fn with_api(address: SocketAddr, layout: &Layout, config: ControlConfig) -> Result<()> {
     let access = serin_apiserver::bootstrap(&layout.api())?;
@@ -69,7 +79,7 @@ async fn with_api(address: SocketAddr, layout: &Layout, config: ControlConfig) -
 
     // Control ends first, then the API under it.
     let (stop, mut stopped) = watch::channel(false);
-    let client = kube::Client::new(api.router(), "default");
+    let client = kube::Client::new(api.router().layer(map_request(named)), "default");
     let signal = until_signal()?;
     let controllers = async {
         let ended = serin_control::run(client, config, signal).await;
