@@ -310,6 +310,8 @@ impl Row {
             ty: Some(self.ty),
             owners: Arc::new(self.owners()),
             is_terminating: false,
+            on_read: None,
+            on_store: None,
             deprecation: None,
         }
     }

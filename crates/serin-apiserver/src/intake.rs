@@ -266,7 +266,7 @@ fn check(served: &Served, object: &mut Value, old: Option<&Value>, fields: &mut 
     if served.is_custom() {
         fields.extend(served.schema.validate(object, old, ""));
     }
-    fields.extend(check_scale(served, object));
+    fields.extend(served.scale.iter().flat_map(|scale| definition::check_replicas(scale, object)));
     if served.schema.has_keyed_lists && old.is_none_or(|old| served.schema.duplicates(old, "").is_empty()) {
         fields.extend(served.schema.duplicates(object, ""));
     }
@@ -308,21 +308,6 @@ fn blocks_rules(error: &FieldError) -> bool {
             | FieldErrorKind::TooMany
             | FieldErrorKind::TypeInvalid
     )
-}
-
-fn check_scale(served: &Served, object: &Value) -> Vec<FieldError> {
-    let Some(scale) = &served.scale else { return Vec::new() };
-    let mut errors = Vec::new();
-    for pointer in [&scale.spec_replicas, &scale.status_replicas] {
-        let Some(replicas) = object.pointer(pointer).and_then(Value::as_i64) else { continue };
-        let field = pointer.replace('/', ".");
-        if replicas < 0 {
-            errors.push(FieldError::invalid(field, replicas, "should be a non-negative integer"));
-        } else if replicas > i64::from(i32::MAX) {
-            errors.push(FieldError::invalid(field, replicas, format!("should be less than or equal to {}", i32::MAX)));
-        }
-    }
-    errors
 }
 
 fn refuse(served: &Served, name: &str, mut fields: Vec<FieldError>) -> Result<(), ApiError> {

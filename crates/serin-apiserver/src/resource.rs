@@ -129,6 +129,10 @@ pub(crate) struct Served {
     pub(crate) owners: Arc<Owners>,
     /// New objects are refused: its definition is being deleted.
     pub(crate) is_terminating: bool,
+    /// The schema of the stored version, where objects may have been stored under another one.
+    pub(crate) on_read: Option<Arc<Schema>>,
+    /// The schema of the stored version, where it is another one: it keeps no more than it knows.
+    pub(crate) on_store: Option<Arc<Schema>>,
     /// Said in a warning to whoever uses this version.
     pub(crate) deprecation: Option<String>,
 }
@@ -201,7 +205,9 @@ impl Served {
     }
 
     fn shows_as_stored(&self, value: &Value) -> bool {
-        self.view == View::Renamed && value["apiVersion"] == self.api_version.as_str()
+        self.view == View::Renamed
+            && value["apiVersion"] == self.api_version.as_str()
+            && self.on_read.as_ref().is_none_or(|schema| schema.is_settled(value))
     }
 
     /// Turns a stored object into this version's form.
@@ -212,6 +218,10 @@ impl Served {
                 event_view::to_new(value);
                 self.settle(value);
             }
+        }
+        if let Some(schema) = &self.on_read {
+            schema.prune(value);
+            schema.fill_defaults(value, false);
         }
         value["apiVersion"] = self.api_version.as_str().into();
     }
@@ -233,6 +243,9 @@ impl Served {
         match self.view {
             View::Renamed => {}
             View::NewEvents => event_view::to_core(value),
+        }
+        if let Some(schema) = &self.on_store {
+            schema.prune(value);
         }
         value["apiVersion"] = self.stored_api_version.as_str().into();
     }

@@ -196,7 +196,7 @@ pub(super) fn write_in_path(out: &mut String, value: &Value) {
 }
 
 /// `%v` of a value.
-pub(super) fn plain(value: &Value) -> String {
+pub(crate) fn plain(value: &Value) -> String {
     let mut out = String::new();
     write_plain(&mut out, value);
     out
@@ -276,7 +276,7 @@ fn write_syntax_fields(out: &mut String, fields: &Map<String, Value>) {
 }
 
 /// `%T` of a value.
-pub(super) fn type_name(value: &Value) -> &'static str {
+pub(crate) fn type_name(value: &Value) -> &'static str {
     match value {
         Value::Null => "<nil>",
         Value::Bool(_) => "bool",

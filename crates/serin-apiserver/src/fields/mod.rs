@@ -21,7 +21,7 @@ mod compare;
 mod conflict;
 mod entries;
 mod fields_v1;
-mod gotext;
+pub(crate) mod gotext;
 mod manager;
 mod merge;
 mod openapi;

@@ -61,13 +61,13 @@ impl Format {
     /// Whether a string has this format; number formats say nothing about strings.
     pub(crate) fn holds(self, text: &str) -> bool {
         match self {
-            Self::DateTime => text.parse::<jiff::Timestamp>().is_ok() && text.contains(['T', 't', ' ']),
+            Self::DateTime => text.parse::<jiff::Timestamp>().is_ok() && text.contains(['T', 't']),
             Self::Date => text.len() == 10 && text.parse::<jiff::civil::Date>().is_ok(),
             Self::Duration => is_duration(text),
             Self::Uri => text.parse::<http::Uri>().is_ok_and(|uri| uri.scheme().is_some() || text.starts_with('/')),
             Self::Email => is_email(text),
             Self::Hostname => text.len() <= 253 && text.split('.').all(|part| is_dns_label(&part.to_ascii_lowercase())),
-            Self::Ipv4 => Ipv4Addr::from_str(text).is_ok(),
+            Self::Ipv4 => is_ipv4(text),
             Self::Ipv6 => Ipv6Addr::from_str(text).is_ok(),
             Self::Cidr => is_cidr(text),
             Self::Mac => is_mac(text),
@@ -102,6 +102,15 @@ fn is_duration(text: &str) -> bool {
         rest = &rest[unit.len()..];
     }
     !text.is_empty()
+}
+
+/// An address of version 4; a part may have zeros in front.
+fn is_ipv4(text: &str) -> bool {
+    let parts = text.split('.').map(|part| match part.trim_start_matches('0') {
+        "" if !part.is_empty() => "0",
+        rest => rest,
+    });
+    Ipv4Addr::from_str(&parts.collect::<Vec<_>>().join(".")).is_ok()
 }
 
 fn is_email(text: &str) -> bool {

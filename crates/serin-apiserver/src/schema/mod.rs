@@ -5,9 +5,13 @@
 
 mod defaulting;
 mod format;
+pub(crate) mod internal;
 mod parse;
 mod prune;
 pub(crate) mod rules;
+mod settled;
+pub(crate) mod structure;
+mod typing;
 mod validate;
 
 use std::collections::BTreeMap;
@@ -105,6 +109,8 @@ pub(crate) struct Schema {
     pub(crate) int_or_string: bool,
     pub(crate) preserve_unknown: bool,
     pub(crate) embedded: bool,
+    /// Whether the value is itself a schema, as in a definition.
+    pub(crate) is_schema: bool,
     pub(crate) properties: BTreeMap<String, Schema>,
     pub(crate) additional: Additional,
     pub(crate) items: Option<Box<Schema>>,

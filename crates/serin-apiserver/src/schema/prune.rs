@@ -2,10 +2,11 @@
 
 use serde_json::Value;
 
+use super::internal::{As, Kind};
 use super::{Additional, FieldPath, Schema};
 
 /// Fields that every object has and no schema lists.
-const META_FIELDS: [&str; 3] = ["apiVersion", "kind", "metadata"];
+pub(super) const META_FIELDS: [&str; 3] = ["apiVersion", "kind", "metadata"];
 
 impl Schema {
     /// Removes unknown fields from a whole object and returns their paths, sorted.
@@ -14,6 +15,11 @@ impl Schema {
         pruner.prune(Some(self), object, true);
         pruner.unknown.sort();
         pruner.unknown
+    }
+
+    /// Removes unknown fields from a part of an object.
+    pub(super) fn prune_part(&self, value: &mut Value) {
+        Pruner { path: FieldPath::default(), unknown: Vec::new() }.prune(Some(self), value, false);
     }
 }
 
@@ -25,6 +31,9 @@ struct Pruner {
 impl Pruner {
     /// Without a schema, nothing below is known.
     fn prune(&mut self, schema: Option<&Schema>, value: &mut Value, is_root: bool) {
+        if schema.is_some_and(|schema| schema.is_schema) {
+            return self.prune_type(Kind::Schema, value);
+        }
         let keeps_unknown = schema.is_some_and(|schema| schema.preserve_unknown);
         let keeps_meta = is_root || schema.is_some_and(|schema| schema.embedded);
         match value {
@@ -65,6 +74,36 @@ impl Pruner {
         }
     }
 
+    /// Of a schema in a definition, keeps the keywords alone.
+    fn prune_type(&mut self, kind: Kind, value: &mut Value) {
+        let Some(fields) = value.as_object_mut() else { return };
+        fields.retain(|name, field| {
+            let Some((_, _, holds)) = kind.fields().iter().find(|(_, known, _)| known == name) else {
+                self.unknown.push(self.path.join(name));
+                return false;
+            };
+            self.child(name, |this| match (holds, field) {
+                (As::Of(kind), field) => this.prune_type(*kind, field),
+                (As::Items | As::Additional, field @ Value::Object(_)) => this.prune_type(Kind::Schema, field),
+                (As::Each(_) | As::Items, Value::Array(items)) => {
+                    let kind = if let As::Each(kind) = holds { *kind } else { Kind::Schema };
+                    for (index, item) in items.iter_mut().enumerate() {
+                        let len = this.path.push_index(index);
+                        this.prune_type(kind, item);
+                        this.path.cut(len);
+                    }
+                }
+                (As::Map(_) | As::Dependencies, Value::Object(fields)) => {
+                    for (name, field) in fields {
+                        this.child(name, |this| this.prune_type(Kind::Schema, field));
+                    }
+                }
+                _ => {}
+            });
+            true
+        });
+    }
+
     fn child(&mut self, name: &str, work: impl FnOnce(&mut Self)) {
         let len = self.path.push_field(name);
         work(self);
@@ -72,14 +111,14 @@ impl Pruner {
     }
 }
 
-enum Known<'a> {
+pub(super) enum Known<'a> {
     As(&'a Schema),
     Freely,
     No,
 }
 
 impl Schema {
-    fn knows(&self, name: &str) -> Known<'_> {
+    pub(super) fn knows(&self, name: &str) -> Known<'_> {
         match (self.properties.get(name), &self.additional) {
             (Some(schema), _) => Known::As(schema),
             (None, Additional::Each(schema)) => Known::As(schema),

@@ -1,31 +1,38 @@
 //! `x-kubernetes-validations`: rules in CEL.
 //!
 //! Programs are compiled when the definition is read. Only nodes that have a rule are turned into CEL values. The
-//! libraries are those of crate `kube-cel`; there is no type checker, so a rule that names an unknown field is found
-//! when it is evaluated, not when it is installed. There is no cost budget: definitions are installed by the machine's
-//! owner.
+//! libraries are those of crate `kube-cel`. There is no cost budget while they are evaluated: definitions are installed by
+//! the machine's owner, and a rule that may cost far too much is refused with its definition.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use kube_cel::KubeCelExt as _;
 use kube_cel::cel::objects::{Key, Map as CelMap, OptionalValue};
-use kube_cel::cel::{Context, ExecutionError, Program, Value as Cel};
+use kube_cel::cel::parser::{Expression, ParseErrors, Parser};
+use kube_cel::cel::{Context, ExecutionError, Value as Cel};
 use serde_json::Value;
 
-use super::{Additional, FieldPath, Format, ListType, Schema, Type, keyed, list_key};
+use super::{Additional, FieldPath, Format, ListType, Schema, Type, internal, keyed, list_key};
 use crate::status::{FieldError, FieldErrorKind};
 
 /// One rule.
 #[derive(Debug)]
 pub(crate) struct Rule {
-    program: Program,
+    program: Expression,
+    /// What is said where the rule does not hold.
     message: String,
-    message_program: Option<Program>,
+    /// What stands for the rule where it cannot be asked.
+    name: String,
+    message_program: Option<Expression>,
     reason: FieldErrorKind,
     field_path: Option<String>,
     uses_old_self: bool,
     optional_old_self: bool,
+}
+
+fn parse(source: &str) -> Result<Expression, ParseErrors> {
+    Parser::default().enable_optional_syntax(true).parse(source)
 }
 
 impl Rule {
@@ -36,13 +43,15 @@ impl Rule {
         if source.is_empty() {
             return Err(FieldError::required(format!("{path}.rule"), "rule is not specified"));
         }
-        let compile = |name: &str, source: &str| {
-            Program::compile(source).map_err(|error| {
-                let why = format!("compilation failed: {error}");
-                FieldError::invalid(format!("{path}.{name}"), source, why)
+        let shown = || internal::show(internal::Kind::Rule, rule);
+        let compile = |name: &str, what: &str, source: &str| {
+            parse(source).map_err(|error| {
+                // As Go's CEL indents the source.
+                let why = format!("{}: {what} failed: {}", shown(), error.to_string().replace("\n|", "\n |"));
+                FieldError { value: None, ..FieldError::invalid(format!("{path}.{name}"), Value::Null, why) }
             })
         };
-        let program = compile("rule", source)?;
+        let program = compile("rule", "compilation", source)?;
         let uses_old_self = program.references().has_variable("oldSelf");
         let reason = match text("reason") {
             None | Some("FieldValueInvalid") => FieldErrorKind::Invalid,
@@ -55,17 +64,36 @@ impl Rule {
                 return Err(FieldError::not_supported(format!("{path}.reason"), other, supported));
             }
         };
-        let message_program =
-            text("messageExpression").map(|source| compile("messageExpression", source)).transpose()?;
+        let message_program = text("messageExpression")
+            .filter(|source| !source.is_empty())
+            .map(|source| compile("messageExpression", "messageExpression compilation", source))
+            .transpose()?;
+        let message = text("message").map(str::trim).filter(|message| !message.is_empty());
         Ok(Self {
             program,
-            message: text("message").map_or_else(|| format!("failed rule: {source}"), str::to_owned),
+            message: message.map_or_else(|| format!("failed rule: {source}"), str::to_owned),
+            name: message.unwrap_or(source).to_owned(),
             message_program,
             reason,
             field_path: text("fieldPath").map(|path| path.trim_start_matches('.').to_owned()),
             uses_old_self,
             optional_old_self: rule["optionalOldSelf"].as_bool().unwrap_or(false),
         })
+    }
+}
+
+impl Rule {
+    /// The rule itself, and what makes its message.
+    pub(super) fn programs(&self) -> (&Expression, Option<&Expression>) {
+        (&self.program, self.message_program.as_ref())
+    }
+
+    pub(super) fn uses_old_self(&self) -> bool {
+        self.uses_old_self
+    }
+
+    pub(super) fn optional_old_self(&self) -> bool {
+        self.optional_old_self
     }
 }
 
@@ -76,8 +104,17 @@ pub(crate) fn evaluate(schema: &Schema, value: &Value, old: Option<&Value>) -> V
         return Vec::new();
     }
     BASE.with(|base| {
-        let mut walk = Walk { base, path: FieldPath::default(), errors: Vec::new() };
-        walk.node(schema, value, old);
+        let mut walk = Walk { base, path: FieldPath::default(), is_part: false, errors: Vec::new() };
+        walk.node(schema, value, old, false);
+        walk.errors
+    })
+}
+
+/// Evaluates every rule of `schema` on a value that is a part of an object.
+pub(super) fn evaluate_part(schema: &Schema, value: &Value) -> Vec<FieldError> {
+    BASE.with(|base| {
+        let mut walk = Walk { base, path: FieldPath::default(), is_part: true, errors: Vec::new() };
+        walk.node(schema, value, None, false);
         walk.errors
     })
 }
@@ -117,17 +154,21 @@ fn type_value(name: &str) -> Cel {
 struct Walk<'a> {
     base: &'a Context<'static>,
     path: FieldPath,
+    /// Whether what is walked is a part of an object.
+    is_part: bool,
     errors: Vec<FieldError>,
 }
 
 impl Walk<'_> {
-    fn node(&mut self, schema: &Schema, value: &Value, old: Option<&Value>) {
+    /// `is_kept` says whether what is around the value did not change; that counts where no old value is known.
+    fn node(&mut self, schema: &Schema, value: &Value, old: Option<&Value>, is_kept: bool) {
         if !schema.has_rules {
             return;
         }
+        let is_kept = old.map_or(is_kept, |old| old == value);
         // A null has no rules: whether it may be null is the schema's matter.
         if !schema.rules.is_empty() && !value.is_null() {
-            self.rules(schema, value, old.filter(|old| !old.is_null()));
+            self.rules(schema, value, old.filter(|old| !old.is_null()), is_kept);
         }
         match value {
             Value::Object(fields) => {
@@ -135,7 +176,7 @@ impl Walk<'_> {
                     let Some(schema) = schema.child(name).filter(|schema| schema.has_rules) else { continue };
                     let old = old.and_then(|old| old.get(name));
                     let len = self.path.push_field(name);
-                    self.node(schema, field, old);
+                    self.node(schema, field, old, is_kept);
                     self.path.cut(len);
                 }
             }
@@ -148,7 +189,7 @@ impl Walk<'_> {
                 for (index, item) in items.iter().enumerate() {
                     let old = old.as_ref().and_then(|(keys, old)| old.get(&list_key(item, keys)?).copied());
                     let len = self.path.push_index(index);
-                    self.node(item_schema, item, old);
+                    self.node(item_schema, item, old, is_kept);
                     self.path.cut(len);
                 }
             }
@@ -156,19 +197,18 @@ impl Walk<'_> {
         }
     }
 
-    fn rules(&mut self, schema: &Schema, value: &Value, old: Option<&Value>) {
-        let unchanged = old == Some(value);
+    fn rules(&mut self, schema: &Schema, value: &Value, old: Option<&Value>, is_kept: bool) {
         let mut scope: Option<Context<'_>> = None;
         for rule in &schema.rules {
             let skipped = match (rule.uses_old_self, old) {
                 (true, None) => !rule.optional_old_self,
                 (true, Some(_)) => false,
-                (false, _) => unchanged,
+                (false, _) => is_kept,
             };
             if skipped {
                 continue;
             }
-            let is_root = self.path.is_empty();
+            let is_root = self.path.is_empty() && !self.is_part;
             let scope = scope.get_or_insert_with(|| {
                 let mut scope = self.base.new_inner_scope();
                 scope.add_variable_from_value("self", to_cel(schema, value, is_root));
@@ -184,38 +224,54 @@ impl Walk<'_> {
                 };
                 scope.add_variable_from_value("oldSelf", old);
             }
-            self.rule(schema, rule, &scope);
+            self.rule(schema, value, rule, &scope);
         }
     }
 
-    fn rule(&mut self, schema: &Schema, rule: &Rule, scope: &Context<'_>) {
-        let shown = schema.ty.map_or("", Type::name);
-        match rule.program.execute(scope) {
-            Ok(Cel::Bool(true)) => {}
+    fn rule(&mut self, schema: &Schema, value: &Value, rule: &Rule, scope: &Context<'_>) {
+        let ty = schema.ty.map_or("", Type::name);
+        let why = match Cel::resolve(&rule.program, scope) {
+            Ok(Cel::Bool(true)) => return,
             Ok(Cel::Bool(false)) => {
-                let message = match rule.message_program.as_ref().map(|program| program.execute(scope)) {
-                    Some(Ok(Cel::String(message))) if !message.trim().is_empty() => message.trim().to_owned(),
+                let message = match rule.message_program.as_ref().map(|program| Cel::resolve(program, scope)) {
+                    Some(Ok(Cel::String(message))) if is_message(message.trim()) => message.trim().to_owned(),
                     _ => rule.message.clone(),
                 };
                 let field = match &rule.field_path {
+                    Some(path) if path.starts_with('[') => format!("{}{path}", self.path.as_str()),
                     Some(path) => self.path.join(path),
                     None => self.path.as_str().to_owned(),
                 };
-                let value = match rule.reason {
-                    FieldErrorKind::Required | FieldErrorKind::Forbidden => None,
-                    _ => Some(shown.into()),
-                };
-                self.errors.push(FieldError { kind: rule.reason, field, value, detail: message });
+                // What may be large is not shown.
+                let is_shown = !matches!(schema.ty, Some(Type::Object | Type::Array))
+                    && !matches!(rule.reason, FieldErrorKind::Required | FieldErrorKind::Forbidden);
+                let value = is_shown.then(|| value.clone());
+                let detail = if rule.reason == FieldErrorKind::Duplicate { String::new() } else { message };
+                self.errors.push(FieldError { kind: rule.reason, field, value, detail });
+                return;
             }
-            Ok(other) => {
-                let why = format!("rule gave {}, want a boolean: {}", other.type_of(), rule.message);
-                self.errors.push(FieldError::invalid(self.path.as_str(), shown, why));
-            }
-            Err(error) => {
-                let why = format!("{error} evaluating rule: {}", rule.message);
-                self.errors.push(FieldError::invalid(self.path.as_str(), shown, why));
-            }
-        }
+            Ok(other) => format!("rule gave {}, want a boolean: {}", other.type_of(), rule.name),
+            Err(error) => format!("{} evaluating rule: {}", words_of_go(&error), rule.name),
+        };
+        self.errors.push(FieldError::invalid(self.path.as_str(), ty, why));
+    }
+}
+
+/// Whether a made message is one that is shown.
+/// Source: `evalMessageExpression` of `k8s.io/apiextensions-apiserver`.
+fn is_message(text: &str) -> bool {
+    const MESSAGE_BYTES_MAX: usize = 5 << 10;
+    !text.is_empty() && text.len() <= MESSAGE_BYTES_MAX && !text.contains('\n')
+}
+
+/// What Go's CEL says where a rule cannot be asked.
+fn words_of_go(error: &ExecutionError) -> String {
+    match error {
+        ExecutionError::NoSuchKey(key) => format!("no such key: {key}"),
+        ExecutionError::DivisionByZero(_) => "division by zero".into(),
+        ExecutionError::RemainderByZero(_) => "modulus by zero".into(),
+        ExecutionError::IndexOutOfBounds(Cel::Int(index)) => format!("index out of bounds: {index}"),
+        other => other.to_string(),
     }
 }
 
@@ -280,11 +336,11 @@ fn string_to_cel(schema: &Schema, text: &str) -> Cel {
 
 /// The `duration()` of CEL, so that a field reads the same as a literal in a rule.
 fn duration(text: &str) -> Option<Cel> {
-    let program = Program::compile("duration(self)").ok()?;
+    let program = parse("duration(self)").ok()?;
     BASE.with(|base| {
         let mut scope = base.new_inner_scope();
         scope.add_variable_from_value("self", Cel::String(Arc::new(text.to_owned())));
-        program.execute(&scope).ok()
+        Cel::resolve(&program, &scope).ok()
     })
 }
 
@@ -318,7 +374,7 @@ const RESERVED: [&str; 21] = [
 
 /// A field's name as a rule must write it.
 /// Source: Kubernetes documentation, "CustomResourceDefinitions", table of escapes.
-fn escape(name: &str) -> String {
+pub(super) fn escape(name: &str) -> String {
     if RESERVED.contains(&name) {
         return format!("__{name}__");
     }
@@ -332,7 +388,8 @@ mod tests {
     use super::*;
 
     fn schema(rules: Value) -> Schema {
-        Schema::parse(
+        // Unchecked, so that rules can be asked that fail.
+        Schema::build(
             &json!({
                 "type": "object",
                 "properties": {"spec": {
@@ -383,19 +440,19 @@ mod tests {
             assert_eq!(said(json!([{"rule": rule}]), spec.clone(), None), Vec::<String>::new(), "{rule}");
         }
         let failing = [
-            (json!({"rule": "self.n > 5"}), "spec: Invalid value: \"object\": failed rule: self.n > 5"),
-            (json!({"rule": "self.n > 5", "message": "too few"}), "spec: Invalid value: \"object\": too few"),
+            (json!({"rule": "self.n > 5"}), "spec: Invalid value: failed rule: self.n > 5"),
+            (json!({"rule": "self.n > 5", "message": "too few"}), "spec: Invalid value: too few"),
             (
                 json!({"rule": "self.n > 5", "reason": "FieldValueRequired", "message": "m", "fieldPath": ".n"}),
                 "spec.n: Required value: m",
             ),
             (
                 json!({"rule": "self.n > 5", "messageExpression": "'only ' + string(self.n)"}),
-                "spec: Invalid value: \"object\": only 3",
+                "spec: Invalid value: only 3",
             ),
             (
                 json!({"rule": "self.gone == 1", "message": "m"}),
-                "spec: Invalid value: \"object\": No such key: gone evaluating rule: m",
+                "spec: Invalid value: \"object\": no such key: gone evaluating rule: m",
             ),
             (
                 json!({"rule": "self.n", "message": "m"}),
@@ -428,7 +485,7 @@ mod tests {
 
     #[test]
     fn the_root_sees_the_name_and_nothing_more_of_the_metadata() {
-        let schema = Schema::parse(
+        let schema = Schema::build(
             &json!({"type": "object", "x-kubernetes-validations": [
                 {"rule": "self.metadata.name == 'n' && self.kind == 'K' && !has(self.metadata.labels)"},
             ]}),

@@ -3,6 +3,7 @@
 use serde_json::{Number, Value};
 
 use super::{Additional, Bound, Checks, FieldPath, Format, ListType, Schema, Type, keyed, list_key};
+use crate::fields::gotext;
 use crate::status::{FieldError, FieldErrorKind};
 
 /// Errors reported for one object at most; the rest would not be read.
@@ -45,7 +46,7 @@ impl Walk {
         self.check_combinations(&schema.checks, value);
         match value {
             Value::String(text) => self.check_string(&schema.checks, text),
-            Value::Number(number) => self.check_number(&schema.checks, number),
+            Value::Number(number) => self.check_number(schema, number),
             Value::Array(items) => self.check_items(schema, items, old),
             Value::Object(fields) => self.check_fields(schema, fields, old),
             Value::Null | Value::Bool(_) => {}
@@ -71,8 +72,15 @@ impl Walk {
             Value::Array(_) => schema.ty == Some(Type::Array),
             Value::Object(_) => schema.ty == Some(Type::Object),
         };
-        if !fits {
-            self.wrong_type(wanted, Type::of(value));
+        if fits {
+            return;
+        }
+        // A number is told by its format where a format is wanted.
+        match (value, schema.checks.format) {
+            (Value::Number(number), Some(format)) => {
+                self.wrong_type(format.name(), if number.is_i64() { "int64" } else { "float64" });
+            }
+            _ => self.wrong_type(wanted, Type::of(value)),
         }
     }
 
@@ -99,13 +107,12 @@ impl Walk {
 
     fn check_string(&mut self, checks: &Checks, text: &str) {
         let chars = || text.chars().count() as u64;
+        // The first of these faults is told, as kube-openapi does it.
         if let Some(max) = checks.max_length.filter(|max| chars() > *max) {
             self.errors.push(FieldError::too_long(self.path.as_str(), max));
-        }
-        if let Some(min) = checks.min_length.filter(|min| chars() < *min) {
+        } else if let Some(min) = checks.min_length.filter(|min| chars() < *min) {
             self.refuse(text, format_args!("should be at least {min} chars long"));
-        }
-        if let Some(pattern) = checks.pattern.as_ref().filter(|pattern| !pattern.is_match(text)) {
+        } else if let Some(pattern) = checks.pattern.as_ref().filter(|pattern| !pattern.is_match(text)) {
             self.refuse(text, format_args!("should match '{pattern}'"));
         }
         if let Some(format) = checks.format.filter(|format| !format.holds(text)) {
@@ -119,44 +126,69 @@ impl Walk {
         }
     }
 
-    fn check_number(&mut self, checks: &Checks, number: &Number) {
+    /// A whole number is compared with the whole part of a bound, as kube-openapi does it.
+    fn check_number(&mut self, schema: &Schema, number: &Number) {
+        let checks = &schema.checks;
         let value = || Value::Number(number.clone());
-        if let Some(factor) = checks.multiple_of.as_ref().filter(|factor| !is_multiple(number, factor)) {
-            self.refuse(value(), format_args!("should be a multiple of {factor}"));
+        let bound = |limit: &Number| match (number.as_i64(), limit.as_f64()) {
+            // Casts of floats saturate.
+            (Some(_), Some(limit)) => Number::from(limit.trunc() as i64),
+            _ => limit.clone(),
+        };
+        self.check_range(schema, number);
+        if let Some(factor) = &checks.multiple_of {
+            let factor = bound(factor);
+            if factor.as_f64().is_none_or(|factor| factor <= 0.0) {
+                let why = format!(
+                    "factor MultipleOf declared for {} must be positive: {}",
+                    self.path.as_str(),
+                    plain(&factor)
+                );
+                self.errors.push(FieldError::invalid(self.path.as_str(), factor, why));
+            } else if !is_multiple(number, &factor) {
+                self.refuse(value(), format_args!("should be a multiple of {}", plain(&factor)));
+            }
         }
         if let Some(Bound { limit, exclusive }) = &checks.maximum {
-            match compare(number, limit) {
+            let limit = bound(limit);
+            match compare(number, &limit) {
                 Some(std::cmp::Ordering::Greater) if !exclusive => {
-                    self.refuse(value(), format_args!("should be less than or equal to {limit}"));
+                    self.refuse(value(), format_args!("should be less than or equal to {}", plain(&limit)));
                 }
                 Some(std::cmp::Ordering::Greater | std::cmp::Ordering::Equal) if *exclusive => {
-                    self.refuse(value(), format_args!("should be less than {limit}"));
+                    self.refuse(value(), format_args!("should be less than {}", plain(&limit)));
                 }
                 _ => {}
             }
         }
         if let Some(Bound { limit, exclusive }) = &checks.minimum {
-            match compare(number, limit) {
+            let limit = bound(limit);
+            match compare(number, &limit) {
                 Some(std::cmp::Ordering::Less) if !exclusive => {
-                    self.refuse(value(), format_args!("should be greater than or equal to {limit}"));
+                    self.refuse(value(), format_args!("should be greater than or equal to {}", plain(&limit)));
                 }
                 Some(std::cmp::Ordering::Less | std::cmp::Ordering::Equal) if *exclusive => {
-                    self.refuse(value(), format_args!("should be greater than {limit}"));
+                    self.refuse(value(), format_args!("should be greater than {}", plain(&limit)));
                 }
                 _ => {}
             }
         }
-        // kube-apiserver only warns here. A client with a typed field could not read such an object back, and
-        // with it no list that holds it.
-        let (min, max) = match checks.format {
+    }
+
+    fn check_range(&mut self, schema: &Schema, number: &Number) {
+        let (min, max) = match schema.checks.format {
             Some(Format::Int32) => (i64::from(i32::MIN), i64::from(i32::MAX)),
             Some(Format::Int64) => (i64::MIN, i64::MAX),
             _ => return,
         };
-        if compare(number, &min.into()) == Some(std::cmp::Ordering::Less) {
-            self.refuse(value(), format_args!("should be greater than or equal to {min}"));
-        } else if compare(number, &max.into()) == Some(std::cmp::Ordering::Greater) {
-            self.refuse(value(), format_args!("should be less than or equal to {max}"));
+        let fits = is_whole(number)
+            && compare(number, &min.into()) != Some(std::cmp::Ordering::Less)
+            && compare(number, &max.into()) != Some(std::cmp::Ordering::Greater);
+        if !fits && let Some(ty @ (Type::Integer | Type::Number)) = schema.ty {
+            let format = schema.checks.format.map_or("", Format::name);
+            let why =
+                format!("Checked value must be of type {} with format {format} in {}", ty.name(), self.path.as_str());
+            self.errors.push(FieldError::invalid("", "", why));
         }
     }
 
@@ -204,7 +236,10 @@ impl Walk {
             let old = old.and_then(|old| old.get(name));
             self.child_field(name, |this| this.node(field_schema, field, old));
         }
-        for name in checks.required.iter().filter(|name| !fields.contains_key(*name)) {
+        let named: &[&str] = if schema.embedded { &["apiVersion", "kind"] } else { &[] };
+        let required = checks.required.iter().map(String::as_str);
+        let named = named.iter().copied().filter(|name| checks.required.iter().all(|required| required != name));
+        for name in required.chain(named).filter(|name| !fields.contains_key(*name)) {
             self.errors.push(FieldError::required(self.path.join(name), ""));
         }
     }
@@ -329,8 +364,15 @@ impl Walk {
     }
 }
 
+/// Whether a number is an integer. Beyond 64 bits it is a float to Go, and one so large is none.
 fn is_whole(number: &Number) -> bool {
-    !number.is_f64() || number.as_f64().is_some_and(|value| value.is_finite() && value.fract() == 0.0)
+    const WHOLE_MAX: f64 = 9_007_199_254_740_991.0;
+    number.is_i64() || number.as_f64().is_some_and(|value| value.abs() <= WHOLE_MAX && value.fract() == 0.0)
+}
+
+/// A number as Go writes it, without a fraction that is nothing.
+fn plain(number: &Number) -> String {
+    gotext::plain(&Value::Number(number.clone()))
 }
 
 fn compare(a: &Number, b: &Number) -> Option<std::cmp::Ordering> {

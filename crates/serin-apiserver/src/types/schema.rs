@@ -21,7 +21,7 @@ fn build<'a>(document: &'a Value, within: &mut Vec<&'a str>) -> Schema {
             "IntOrString" | "Quantity" => Schema { int_or_string: true, ..Schema::default() },
             // JSON of any kind, and a definition's own schemas, which are recursive and have a reader of their own.
             _ if within.contains(&name) || short == "JSON" || short.starts_with("JSONSchemaProps") => {
-                Schema { preserve_unknown: true, ..Schema::default() }
+                Schema { preserve_unknown: true, is_schema: short.starts_with("JSONSchemaProps"), ..Schema::default() }
             }
             "FieldsV1" | "RawExtension" => Schema::anything(),
             _ => {

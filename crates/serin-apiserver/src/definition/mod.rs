@@ -1,5 +1,8 @@
 //! CustomResourceDefinitions: from the object to what is served, and back to its status.
 
+mod check;
+mod replicas;
+
 use std::sync::Arc;
 
 use serde_json::{Value, json};
@@ -8,31 +11,24 @@ use crate::jsonpath::JsonPath;
 use crate::owners::Owners;
 use crate::resource::{Column, Hooks, Names, ScalePaths, Served, View};
 use crate::schema::{ERRORS_MAX, Schema};
-use crate::selector::{is_dns_label, is_dns_subdomain};
 use crate::status::FieldError;
+
+pub(crate) use replicas::check_replicas;
 
 /// The finalizer that holds a definition until its objects are gone.
 pub(crate) const CLEANUP_FINALIZER: &str = "customresourcecleanup.apiextensions.k8s.io";
 
-/// Reads a definition. Gives every served version, or what is wrong with it.
+/// Reads a stored definition. Gives every served version, or what of it cannot be used.
 pub(crate) fn read(definition: &Value) -> Result<Vec<Served>, Vec<FieldError>> {
     let mut errors = Vec::new();
-    let names = read_names(definition, &mut errors);
     let versions = definition["spec"]["versions"].as_array().map_or(&[][..], Vec::as_slice);
-    let stored: Vec<&str> = versions
-        .iter()
-        .filter(|version| version["storage"] == json!(true))
-        .filter_map(|v| v["name"].as_str())
-        .collect();
-    if stored.len() != 1 {
-        let why = "must have exactly one version marked as storage version";
-        errors.push(FieldError::invalid("spec.versions", definition["spec"]["versions"].clone(), why));
-    }
+    let stored = versions.iter().find(|version| version["storage"] == json!(true));
+    let stored = stored.and_then(|version| version["name"].as_str()).unwrap_or_default();
     let strategy = definition["spec"]["conversion"]["strategy"].as_str().unwrap_or("None");
     if strategy != "None" {
         errors.push(FieldError::not_supported("spec.conversion.strategy", strategy, ["None"]));
     }
-    let names = Arc::new(names);
+    let names = Arc::new(read_names(definition));
     let owners = Arc::new(Owners::custom(
         &names.kind,
         versions.iter().map(|version| {
@@ -41,49 +37,33 @@ pub(crate) fn read(definition: &Value) -> Result<Vec<Served>, Vec<FieldError>> {
             (api_version, &version["schema"]["openAPIV3Schema"], has_status)
         }),
     ));
+    let storing = versions.iter().position(|version| version["name"] == stored).and_then(|index| {
+        let path = format!("spec.versions[{index}].schema.openAPIV3Schema");
+        Schema::build(&versions[index]["schema"]["openAPIV3Schema"], &path).ok().map(Arc::new)
+    });
+    // Only what was stored before the last change of its definition may be otherwise than it says.
+    let is_changed = crate::metadata::generation(definition) > 1;
     let mut all = Vec::new();
     for (index, version) in versions.iter().enumerate() {
-        if errors.len() >= ERRORS_MAX {
-            break;
+        if version["served"] == json!(false) || errors.len() >= ERRORS_MAX {
+            continue;
         }
         let path = format!("spec.versions[{index}]");
-        let stored = stored.first().copied().unwrap_or_default();
         let served = read_version(&names, &owners, version, stored, &path, &mut errors);
-        if version["served"] != json!(false) {
-            all.push(Served { is_terminating: !definition["metadata"]["deletionTimestamp"].is_null(), ..served });
-        }
+        all.push(Served {
+            is_terminating: !definition["metadata"]["deletionTimestamp"].is_null(),
+            on_read: storing.clone().filter(|_| is_changed),
+            on_store: storing.clone().filter(|_| version["name"] != stored),
+            ..served
+        });
     }
     if errors.is_empty() { Ok(all) } else { Err(errors) }
 }
 
-fn read_names(definition: &Value, errors: &mut Vec<FieldError>) -> Names {
+fn read_names(definition: &Value) -> Names {
     let spec = &definition["spec"];
-    let mut text = |value: &Value, path: &str| {
-        let text = value.as_str().unwrap_or("").to_owned();
-        if text.is_empty() {
-            errors.push(FieldError::required(path, ""));
-        }
-        text
-    };
-    let group = text(&spec["group"], "spec.group");
-    let kind = text(&spec["names"]["kind"], "spec.names.kind");
-    let plural = text(&spec["names"]["plural"], "spec.names.plural");
-    let scope = text(&spec["scope"], "spec.scope");
-    if !scope.is_empty() && scope != "Namespaced" && scope != "Cluster" {
-        errors.push(FieldError::not_supported("spec.scope", scope.as_str(), ["Cluster", "Namespaced"]));
-    }
-    let is_domain = is_dns_subdomain(&group) && group.contains('.');
-    if !group.is_empty() && !is_domain {
-        errors.push(FieldError::invalid("spec.group", group.as_str(), "should be a domain with at least one dot"));
-    }
-    if !plural.is_empty() && !is_dns_label(&plural) {
-        errors.push(FieldError::invalid("spec.names.plural", plural.as_str(), "must be a lowercase DNS label"));
-    }
-    let name = definition["metadata"]["name"].as_str().unwrap_or("");
-    let wanted = format!("{plural}.{group}");
-    if !plural.is_empty() && !group.is_empty() && name != wanted {
-        errors.push(FieldError::invalid("metadata.name", name, "must be spec.names.plural+\".\"+spec.group"));
-    }
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let kind = text(&spec["names"]["kind"]);
     let or =
         |value: &Value, default: String| value.as_str().filter(|text| !text.is_empty()).map_or(default, str::to_owned);
     let list = |value: &Value| -> Vec<String> {
@@ -94,10 +74,10 @@ fn read_names(definition: &Value, errors: &mut Vec<FieldError>) -> Names {
         singular: or(&spec["names"]["singular"], kind.to_lowercase()),
         short_names: list(&spec["names"]["shortNames"]),
         categories: list(&spec["names"]["categories"]),
-        namespaced: scope == "Namespaced",
-        group,
+        namespaced: spec["scope"] == "Namespaced",
+        group: text(&spec["group"]),
+        plural: text(&spec["names"]["plural"]),
         kind,
-        plural,
     }
 }
 
@@ -110,29 +90,16 @@ fn read_version(
     errors: &mut Vec<FieldError>,
 ) -> Served {
     let name = version["name"].as_str().unwrap_or_default();
-    if !is_dns_label(name) {
-        let why = "must be a DNS label, for example `v1alpha1`";
-        errors.push(FieldError::invalid(format!("{path}.name"), name, why));
-    }
     let openapi = &version["schema"]["openAPIV3Schema"];
-    let schema_path = format!("{path}.schema.openAPIV3Schema");
-    let schema = if openapi.is_null() {
-        errors.push(FieldError::required(schema_path, "schemas are required"));
+    let schema = Schema::build(openapi, &format!("{path}.schema.openAPIV3Schema")).unwrap_or_else(|found| {
+        errors.extend(found);
         Schema::anything()
-    } else {
-        Schema::parse(openapi, &schema_path).unwrap_or_else(|found| {
-            errors.extend(found);
-            Schema::anything()
-        })
-    };
+    });
     let subresources = &version["subresources"];
-    let scale = (!subresources["scale"].is_null())
-        .then(|| read_scale(&subresources["scale"], &format!("{path}.subresources.scale"), errors))
-        .flatten();
-    let columns = version["additionalPrinterColumns"].as_array().into_iter().flatten().enumerate();
-    let mut columns: Vec<Column> = columns
-        .filter_map(|(index, column)| read_column(column, &format!("{path}.additionalPrinterColumns[{index}]"), errors))
-        .collect();
+    let scale = read_scale(&subresources["scale"]);
+    // Columns end at the first whose path cannot be followed.
+    let columns = version["additionalPrinterColumns"].as_array().into_iter().flatten();
+    let mut columns: Vec<Column> = columns.map_while(read_column).collect();
     if columns.is_empty() {
         columns.extend(age_column());
     }
@@ -156,50 +123,30 @@ fn read_version(
         ty: None,
         owners: owners.clone(),
         is_terminating: false,
+        on_read: None,
+        on_store: None,
         deprecation,
     }
 }
 
-fn read_scale(scale: &Value, path: &str, errors: &mut Vec<FieldError>) -> Option<ScalePaths> {
-    let mut pointer = |field: &str, root: &str, required: bool| {
-        let text = scale[field].as_str().unwrap_or("");
-        if text.is_empty() && !required {
-            return None;
-        }
-        let pointer = JsonPath::parse(text).ok().and_then(|path| path.to_pointer());
-        let pointer = pointer.filter(|pointer| pointer.starts_with(root));
-        if pointer.is_none() {
-            let why = format!("should be a json path under {}", root.replace('/', "."));
-            errors.push(FieldError::invalid(format!("{path}.{field}"), text, why));
-        }
-        pointer
+fn read_scale(scale: &Value) -> Option<ScalePaths> {
+    // Every part between two dots is the name of a field, whatever it looks like.
+    let pointer = |field: &str| {
+        let path = scale[field].as_str()?.strip_prefix('.')?;
+        Some(path.split('.').map(|name| format!("/{}", name.replace('~', "~0").replace('/', "~1"))).collect::<String>())
     };
-    let spec_replicas = pointer("specReplicasPath", "/spec/", true);
-    let status_replicas = pointer("statusReplicasPath", "/status/", true);
-    let selector = pointer("labelSelectorPath", "/", false);
-    Some(ScalePaths { spec_replicas: spec_replicas?, status_replicas: status_replicas?, selector })
+    Some(ScalePaths {
+        spec_replicas: pointer("specReplicasPath")?,
+        status_replicas: pointer("statusReplicasPath")?,
+        selector: pointer("labelSelectorPath"),
+    })
 }
 
-fn read_column(column: &Value, path: &str, errors: &mut Vec<FieldError>) -> Option<Column> {
+fn read_column(column: &Value) -> Option<Column> {
     let text = |field: &str| column[field].as_str().unwrap_or("").to_owned();
-    for field in ["name", "type", "jsonPath"] {
-        if text(field).is_empty() {
-            errors.push(FieldError::required(format!("{path}.{field}"), ""));
-        }
-    }
-    let ty = text("type");
-    let types = ["boolean", "date", "integer", "number", "string"];
-    if !ty.is_empty() && !types.contains(&ty.as_str()) {
-        errors.push(FieldError::not_supported(format!("{path}.type"), ty.as_str(), types));
-    }
-    let json_path = JsonPath::parse(&text("jsonPath"))
-        .map_err(|error| {
-            errors.push(FieldError::invalid(format!("{path}.jsonPath"), text("jsonPath"), error.to_string()))
-        })
-        .ok()?;
     Some(Column {
         name: text("name"),
-        ty,
+        ty: text("type"),
         format: text("format"),
         description: match text("description") {
             description if description.is_empty() => {
@@ -208,7 +155,7 @@ fn read_column(column: &Value, path: &str, errors: &mut Vec<FieldError>) -> Opti
             description => description,
         },
         priority: column["priority"].as_i64().unwrap_or(0),
-        path: json_path,
+        path: JsonPath::parse(&text("jsonPath")).ok()?,
     })
 }
 
@@ -251,22 +198,7 @@ pub(crate) fn prepare(definition: &mut Value, old: Option<&Value>) {
 
 /// What is wrong with a definition.
 pub(crate) fn validate(definition: &Value, old: Option<&Value>) -> Vec<FieldError> {
-    let mut errors = read(definition).err().unwrap_or_default();
-    if let Some(old) = old {
-        for field in ["group", "scope"] {
-            if old["spec"][field] != definition["spec"][field] {
-                let value = definition["spec"][field].clone();
-                errors.push(FieldError::invalid(format!("spec.{field}"), value, "field is immutable"));
-            }
-        }
-        for field in ["plural", "kind"] {
-            if old["spec"]["names"][field] != definition["spec"]["names"][field] {
-                let value = definition["spec"]["names"][field].clone();
-                errors.push(FieldError::invalid(format!("spec.names.{field}"), value, "field is immutable"));
-            }
-        }
-    }
-    errors
+    check::check(definition, old)
 }
 
 /// The status of a definition that is served from the moment it is stored.
