@@ -157,8 +157,14 @@ pub enum BadRequest {
     #[error(transparent)]
     Selector(#[from] SelectorError),
     /// `continue` is not one that this server gave.
-    #[error("continue key is not valid: want the one that the previous page gave")]
-    Continue,
+    #[error("invalid continue token: {why}")]
+    Continue {
+        /// Why, in Kubernetes' words.
+        why: String,
+    },
+    /// `includeObject` is none of those that a table may have.
+    #[error("Unable to convert to Table as requested: {0}")]
+    TableOptions(FieldError),
     /// An option of a deletion.
     #[error("DeleteOptions{field}: want {wanted}")]
     DeleteOptions {

@@ -11,7 +11,7 @@ use crate::metadata::NameRule;
 use crate::owners::Owners;
 use crate::resource::{Column, Hooks, Names, Served, View};
 use crate::reviews;
-use crate::types;
+use crate::{table, types};
 
 /// The collection of namespaces.
 pub(crate) const NAMESPACES: &str = "namespaces";
@@ -87,7 +87,7 @@ const ROWS: &[Row] = &[
         collection: "configmaps",
         ty: "io.k8s.api.core.v1.ConfigMap",
         has_status: false,
-        columns: &[AGE],
+        columns: &[("Data", "entries", ".data"), AGE],
         view: View::Renamed,
         hooks: Hooks { fill: config::fill, validate: config::validate, ..PLAIN },
     },
@@ -102,7 +102,7 @@ const ROWS: &[Row] = &[
         collection: "secrets",
         ty: "io.k8s.api.core.v1.Secret",
         has_status: false,
-        columns: &[("Type", "string", ".type"), AGE],
+        columns: &[("Type", "string", ".type"), ("Data", "entries", ".data"), AGE],
         view: View::Renamed,
         hooks: Hooks { fill: secret::fill, validate: secret::validate, selectable: &["type"], ..PLAIN },
     },
@@ -117,7 +117,7 @@ const ROWS: &[Row] = &[
         collection: EVENTS,
         ty: "io.k8s.api.core.v1.Event",
         has_status: false,
-        columns: EVENT_COLUMNS,
+        columns: &[],
         view: View::Renamed,
         hooks: EVENT_HOOKS,
     },
@@ -132,7 +132,7 @@ const ROWS: &[Row] = &[
         collection: EVENTS,
         ty: "io.k8s.api.events.v1.Event",
         has_status: false,
-        columns: EVENT_COLUMNS,
+        columns: &[],
         view: View::NewEvents,
         hooks: Hooks { validate: event::validate_new, ..EVENT_HOOKS },
     },
@@ -168,7 +168,7 @@ const ROWS: &[Row] = &[
         collection: DEFINITIONS,
         ty: "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.CustomResourceDefinition",
         has_status: true,
-        columns: &[("Created At", "string", ".metadata.creationTimestamp")],
+        columns: &[("Created At", "timestamp", ".metadata.creationTimestamp")],
         view: View::Renamed,
         hooks: Hooks {
             fill: definition::fill,
@@ -226,15 +226,6 @@ const ROWS: &[Row] = &[
     },
 ];
 
-/// Paths in the stored form, which both views share.
-const EVENT_COLUMNS: &[(&str, &str, &str)] = &[
-    ("Last Seen", "date", ".lastTimestamp"),
-    ("Type", "string", ".type"),
-    ("Reason", "string", ".reason"),
-    ("Object", "string", ".involvedObject.name"),
-    ("Message", "string", ".message"),
-];
-
 const EVENT_HOOKS: Hooks = Hooks {
     validate: event::validate_core,
     name_rule: NameRule::PathSegment,
@@ -282,8 +273,9 @@ impl Row {
         let api_version = self.api_version();
         let columns = self.columns.iter().filter_map(|(name, ty, path)| {
             let path = JsonPath::parse(path).ok()?;
+            let description = table::describe(self.ty, name, &path);
             let (name, ty) = ((*name).to_owned(), (*ty).to_owned());
-            Some(Column { name, ty, format: String::new(), description: String::new(), priority: 0, path })
+            Some(Column { name, ty, format: String::new(), description, priority: 0, path })
         });
         Served {
             names: Arc::new(Names {
@@ -305,6 +297,7 @@ impl Row {
             has_status: self.has_status,
             scale: None,
             columns: columns.collect(),
+            selectable: Vec::new(),
             view: self.view,
             hooks: self.hooks,
             ty: Some(self.ty),

@@ -51,6 +51,17 @@ impl JsonPath {
         }
         found
     }
+
+    /// The path as a JSON pointer, if it names fields only.
+    pub(crate) fn to_pointer(&self) -> Option<String> {
+        self.0
+            .iter()
+            .map(|step| match step {
+                Step::Field(name) => Some(format!("/{}", name.replace('~', "~0").replace('/', "~1"))),
+                Step::Index(_) | Step::All | Step::Where { .. } => None,
+            })
+            .collect()
+    }
 }
 
 impl Step {
@@ -227,5 +238,11 @@ mod tests {
         for path in [".a[", ".a[?(@.x==)]", ".a..b", ".a['b]", ".a[x]", "."].iter().take(5) {
             assert!(JsonPath::parse(path).is_err(), "{path}");
         }
+    }
+
+    #[test]
+    fn plain_paths_are_pointers() {
+        assert_eq!(JsonPath::parse(".spec.replicas").expect("a path").to_pointer().as_deref(), Some("/spec/replicas"));
+        assert_eq!(JsonPath::parse(".spec.x[0]").expect("a path").to_pointer(), None);
     }
 }

@@ -359,7 +359,8 @@ fn is_dns_part(part: &str) -> bool {
         && bytes.iter().all(|byte| end(*byte) || *byte == b'-')
 }
 
-fn refuse_label_value(value: &str) -> Vec<String> {
+/// What is wrong with the value of a label.
+pub(crate) fn refuse_label_value(value: &str) -> Vec<String> {
     if value.len() > LABEL_LEN_MAX {
         let mut why = vec![format!("must be no more than {LABEL_LEN_MAX} bytes")];
         let inner = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');

@@ -111,6 +111,8 @@ pub(crate) struct Params {
     pub(crate) propagation: Option<Propagation>,
     pub(crate) grace_seconds: Option<i64>,
     pub(crate) include_object: IncludeObject,
+    /// A value of `includeObject` that is none.
+    pub(crate) include_object_refused: Option<String>,
     pub(crate) field_manager: String,
     pub(crate) force: Option<bool>,
     pub(crate) pretty: bool,
@@ -154,7 +156,6 @@ impl Params {
 
     fn set(&mut self, name: &str, value: String) -> Result<(), BadRequest> {
         let number = || value.parse::<i64>().map_err(|_| not_a_number("ParseInt", &value));
-        let bad = |wanted| BadRequest::Parameter { name: name.to_owned(), value: value.clone(), wanted };
         // Kubernetes takes whatever is not false for true.
         let flag = |value: &str| !(value == "0" || value.eq_ignore_ascii_case("false"));
         match name {
@@ -220,7 +221,10 @@ impl Params {
                     "" | "Metadata" => IncludeObject::Metadata,
                     "None" => IncludeObject::None,
                     "Object" => IncludeObject::Object,
-                    _ => return Err(bad("want None, Metadata or Object")),
+                    _ => {
+                        self.include_object_refused = Some(value.clone());
+                        IncludeObject::Metadata
+                    }
                 }
             }
             _ => {}
@@ -260,51 +264,17 @@ impl Params {
         if fields.is_empty() { Ok(()) } else { Err(invalid_options(kind, fields)) }
     }
 
-    /// Refuses parameters of a list or a watch that exclude or need each other. The rules and their words are those of
-    /// `k8s.io/apimachinery/pkg/apis/meta/internalversion/validation`.
+    /// Refuses a way to match versions that is none.
     ///
     /// # Errors
-    /// [`ApiError::Invalid`] naming all of them.
-    pub(crate) fn check_list(&self) -> Result<(), ApiError> {
-        const MATCH: &str = "resourceVersionMatch";
-        let mut fields = Vec::new();
-        let mut forbid = |field: &str, why: &str| fields.push(FieldError::forbidden(field, why));
-        let text = self.match_text.as_str();
-        if self.watch {
-            if self.send_initial_events.is_some() && text != "NotOlderThan" {
-                forbid(MATCH, "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan");
-            }
-            if !text.is_empty() {
-                if self.send_initial_events.is_none() {
-                    forbid(MATCH, "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided");
-                }
-                if !self.continue_token.is_empty() {
-                    forbid(MATCH, "resourceVersionMatch is forbidden when continue is provided");
-                }
-                if text != "NotOlderThan" {
-                    fields.push(FieldError::not_supported(MATCH, text, ["NotOlderThan"]));
-                }
-            }
-        } else {
-            if !text.is_empty() {
-                if self.resource_version.is_none() {
-                    forbid(MATCH, "resourceVersionMatch is forbidden unless resourceVersion is provided");
-                }
-                if !self.continue_token.is_empty() {
-                    forbid(MATCH, "resourceVersionMatch is forbidden when continue is provided");
-                }
-                if text == "Exact" && self.resource_version == Some(0) {
-                    forbid(MATCH, "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"");
-                }
-            }
-            if self.send_initial_events.is_some() {
-                forbid("sendInitialEvents", "sendInitialEvents is forbidden for list");
-            }
-            if self.version_match.is_none() && !text.is_empty() {
-                fields.push(FieldError::not_supported(MATCH, text, ["Exact", "NotOlderThan", ""]));
-            }
+    /// [`ApiError::Invalid`] naming it.
+    pub(crate) fn check_match(&self) -> Result<(), ApiError> {
+        if self.version_match.is_some() || self.match_text.is_empty() {
+            return Ok(());
         }
-        if fields.is_empty() { Ok(()) } else { Err(invalid_options("ListOptions", fields)) }
+        let known: &[&str] = if self.watch { &["NotOlderThan"] } else { &["Exact", "NotOlderThan", ""] };
+        let field = FieldError::not_supported("resourceVersionMatch", self.match_text.as_str(), known.iter().copied());
+        Err(invalid_options("ListOptions", vec![field]))
     }
 }
 
@@ -329,8 +299,23 @@ impl Propagation {
 pub(crate) enum Output {
     Json,
     Yaml,
-    Table,
-    PartialMetadata,
+    Table(Form),
+    PartialMetadata(Form),
+    PartialMetadataList(Form),
+}
+
+/// How an answer of `meta.k8s.io` is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Form {
+    pub(crate) is_yaml: bool,
+    /// `v1beta1`, which is the same as `v1` but for the name.
+    pub(crate) is_beta: bool,
+}
+
+impl Form {
+    pub(crate) fn api_version(self) -> &'static str {
+        if self.is_beta { "meta.k8s.io/v1beta1" } else { "meta.k8s.io/v1" }
+    }
 }
 
 impl Output {
@@ -362,10 +347,12 @@ impl Output {
         let params: Vec<(&str, &str)> = parts.filter_map(|part| part.split_once('=')).collect();
         let get = |name| params.iter().find(|(known, _)| *known == name).map(|(_, value)| value.trim_matches('"'));
         let is_meta = get("g") == Some("meta.k8s.io") && matches!(get("v"), Some("v1" | "v1beta1"));
+        let form = Form { is_yaml: plain == Self::Yaml, is_beta: get("v") == Some("v1beta1") };
         match get("as") {
             None => Some(plain),
-            Some("Table") if is_meta => Some(Self::Table),
-            Some("PartialObjectMetadata" | "PartialObjectMetadataList") if is_meta => Some(Self::PartialMetadata),
+            Some("Table") if is_meta => Some(Self::Table(form)),
+            Some("PartialObjectMetadata") if is_meta => Some(Self::PartialMetadata(form)),
+            Some("PartialObjectMetadataList") if is_meta => Some(Self::PartialMetadataList(form)),
             Some(_) => None,
         }
     }
@@ -437,12 +424,21 @@ mod tests {
     #[test]
     fn the_first_answer_format_that_is_known_wins() {
         let table = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
+        let old_yaml = Form { is_yaml: true, is_beta: true };
         let rows = [
             ("", Ok(Output::Json)),
             ("*/*", Ok(Output::Json)),
-            (table, Ok(Output::Table)),
+            (table, Ok(Output::Table(Form::default()))),
+            ("application/yaml;as=Table;v=v1beta1;g=meta.k8s.io", Ok(Output::Table(old_yaml))),
+            (
+                "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1",
+                Ok(Output::PartialMetadata(Form::default())),
+            ),
             ("application/vnd.kubernetes.protobuf, application/json", Ok(Output::Json)),
-            ("application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1", Ok(Output::PartialMetadata)),
+            (
+                "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1",
+                Ok(Output::PartialMetadataList(Form::default())),
+            ),
             ("application/json;as=Other;g=meta.k8s.io;v=v1, application/json", Ok(Output::Json)),
             ("application/yaml", Ok(Output::Yaml)),
             ("application/vnd.kubernetes.protobuf", Err(())),

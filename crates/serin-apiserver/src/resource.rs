@@ -121,6 +121,8 @@ pub(crate) struct Served {
     pub(crate) has_status: bool,
     pub(crate) scale: Option<ScalePaths>,
     pub(crate) columns: Vec<Column>,
+    /// Fields that its definition lets objects be selected by, and JSON pointers to them.
+    pub(crate) selectable: Vec<(String, String)>,
     pub(crate) view: View,
     pub(crate) hooks: Hooks,
     /// Kubernetes' own type, by its name in OpenAPI; `None` for a custom resource.

@@ -1,14 +1,14 @@
 //! Answers: an object or a list in the format that was asked for.
 
 use axum::body::Body;
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use http::StatusCode;
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use serde_json::{Value, json};
 
 use crate::read::List;
-use crate::request::{IncludeObject, Output};
+use crate::request::{Form, IncludeObject, Output};
 use crate::resource::Served;
 use crate::status::{ApiError, json_response};
 use crate::store::Object;
@@ -30,10 +30,11 @@ pub(crate) fn object(
     match output {
         Output::Json => json_response(code, served.show_json(object)),
         Output::Yaml => yaml(code, &served.show(object)),
-        Output::PartialMetadata => json_response(code, table::partial(&object.value).to_string()),
-        Output::Table => {
+        Output::PartialMetadata(form) => meta(code, &table::partial(&object.value, form), form),
+        Output::PartialMetadataList(_) => table::not_a_list(served).into_response(),
+        Output::Table(form) => {
             let metadata = json!({"resourceVersion": object.revision.to_string()});
-            json_response(code, table::table(served, [object], metadata, include, true).to_string())
+            meta(code, &table::table(served, [&object.value], metadata, include, form, true), form)
         }
     }
 }
@@ -42,9 +43,14 @@ pub(crate) fn object(
 pub(crate) fn value(value: &Value, output: Output, code: StatusCode) -> Response {
     match output {
         Output::Yaml => yaml(code, value),
-        Output::PartialMetadata => json_response(code, table::partial(value).to_string()),
-        Output::Json | Output::Table => json_response(code, value.to_string()),
+        Output::PartialMetadata(form) => meta(code, &table::partial(value, form), form),
+        Output::Json | Output::Table(_) | Output::PartialMetadataList(_) => json_response(code, value.to_string()),
     }
+}
+
+/// An answer of `meta.k8s.io`.
+fn meta(code: StatusCode, value: &Value, form: Form) -> Response {
+    if form.is_yaml { yaml(code, value) } else { json_response(code, value.to_string()) }
 }
 
 /// A list.
@@ -64,12 +70,16 @@ pub(crate) fn list(served: &Served, list: &List, output: Output, include: Includ
             let items = objects.map(|object| served.show_item(object));
             json_response(StatusCode::OK, join(&served.api_version, &served.names.list_kind, &metadata, items))
         }
-        Output::PartialMetadata => {
-            let items = objects.map(|object| Bytes::from(table::partial(&object.value).to_string()));
-            json_response(StatusCode::OK, join("meta.k8s.io/v1", "PartialObjectMetadataList", &metadata, items))
+        Output::PartialMetadata(_) => table::is_a_list(served).into_response(),
+        Output::PartialMetadataList(form) => {
+            let items: Vec<Value> = objects.map(|object| table::partial(&object.value, form)).collect();
+            let kind = "PartialObjectMetadataList";
+            let list = json!({"kind": kind, "apiVersion": form.api_version(), "metadata": metadata, "items": items});
+            meta(StatusCode::OK, &list, form)
         }
-        Output::Table => {
-            json_response(StatusCode::OK, table::table(served, objects, metadata, include, true).to_string())
+        Output::Table(form) => {
+            let values = objects.map(|object| &object.value);
+            meta(StatusCode::OK, &table::table(served, values, metadata, include, form, true), form)
         }
         Output::Yaml => {
             let mut items: Vec<Value> = objects.map(|object| served.show(object)).collect();
@@ -116,10 +126,7 @@ fn yaml(code: StatusCode, value: &Value) -> Response {
             response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/yaml"));
             response
         }
-        Err(error) => {
-            use axum::response::IntoResponse as _;
-            ApiError::Unwritable { cause: error.to_string() }.into_response()
-        }
+        Err(error) => ApiError::Unwritable { cause: error.to_string() }.into_response(),
     }
 }
 

@@ -20,13 +20,13 @@ use crate::decode::{self, BODY_BYTES_MAX};
 use crate::delete::{DeleteOptions, Deleted};
 use crate::intake::{self, Origin, Part};
 use crate::patch::{self, Patch};
-use crate::read::Selection;
+use crate::read::{self, Selection};
 use crate::request::{self, Output, Params, ResourcePath};
 use crate::resource::Served;
 use crate::schema::Type;
 use crate::status::{About, ApiError, FieldError, invalid_options, json_response};
 use crate::write::{Ask, Written};
-use crate::{discovery, fields, metadata, openapi, respond, watch};
+use crate::{discovery, fields, metadata, openapi, respond, table, watch};
 
 /// The routes.
 pub(crate) fn router(api: Arc<Api>) -> Router {
@@ -62,7 +62,8 @@ async fn answer(api: Arc<Api>, request: Request) -> Result<Response, ApiError> {
         return Ok(answer);
     }
     let missing = || if is_always_there(&api, path) { ApiError::NoResource } else { ApiError::NoPath };
-    let path = request::parse_path(path).ok_or_else(missing)?;
+    let older = watch::older_path(path);
+    let mut path = request::parse_path(older.as_deref().unwrap_or(path)).ok_or_else(missing)?;
     let served = api.find(&path.group, &path.version, &path.plural).ok_or_else(missing)?;
     if let Some(subresource) = path.subresource.as_deref() {
         let exists = match subresource {
@@ -81,12 +82,25 @@ async fn answer(api: Arc<Api>, request: Request) -> Result<Response, ApiError> {
         return Err(ApiError::NoResource);
     }
     let (parts, body) = request.into_parts();
-    let params = Params::parse(&parts.uri)?;
+    let mut params = Params::parse(&parts.uri)?;
     params.check_options(&parts.method)?;
+    let output = Output::negotiate(&parts.headers, served.is_custom())?;
+    table::check_options(&params, output)?;
+    let mut watched = None;
+    if older.is_some() {
+        (watched, params.watch) = (path.name.take(), true);
+        if path.subresource.is_some() {
+            return Err(ApiError::NoResource);
+        }
+        if !matches!(parts.method, Method::GET | Method::HEAD) {
+            return Err(ApiError::MethodNotAllowed);
+        }
+    }
     let call = Call {
         manager: manager(&params, &parts.headers),
         params,
-        output: Output::negotiate(&parts.headers, served.is_custom())?,
+        watched,
+        output,
         headers: parts.headers,
         api,
         served,
@@ -171,6 +185,8 @@ struct Call {
     served: Arc<Served>,
     path: ResourcePath,
     params: Params,
+    /// The name that the older path of a watch has.
+    watched: Option<String>,
     /// Who owns what is written: the one that is named, or the client.
     manager: String,
     output: Output,
@@ -275,8 +291,12 @@ impl Call {
     }
 
     async fn list_or_watch(self) -> Result<Response, ApiError> {
-        self.params.check_list()?;
-        let selection = Selection::parse(&self.served, self.path.namespace.as_deref(), &self.params)?;
+        self.params.check_match()?;
+        read::check_options(&self.params)?;
+        let mut selection = Selection::parse(&self.served, self.path.namespace.as_deref(), &self.params)?;
+        if let Some(name) = &self.watched {
+            selection.keep_name(name)?;
+        }
         if self.params.watch {
             return watch::start(&self.api, self.served, selection, &self.params, self.output);
         }

@@ -247,6 +247,25 @@ pub enum ApiError {
         /// Whether the resource is a custom one: Kubernetes says it in two ways.
         is_custom: bool,
     },
+    /// None of the wanted formats can be written one event after the other.
+    #[error(
+        "only the following media types are accepted: application/json;stream=watch, \
+         application/vnd.kubernetes.protobuf;stream=watch"
+    )]
+    NoStream,
+    /// The answer has another form than the one asked for.
+    #[error("you requested {form}, but the requested object is {got} ({ty})")]
+    OtherForm {
+        /// The kind asked for.
+        form: &'static str,
+        /// What there is.
+        got: &'static str,
+        /// Its type in Kubernetes' source.
+        ty: String,
+    },
+    /// A custom object was asked for as a list.
+    #[error("content is not a list")]
+    NotAList,
     /// The body's format is not known here.
     #[error("the body of the request was in an unknown format - accepted media types include: {accepted}")]
     UnsupportedMediaType {
@@ -339,12 +358,12 @@ impl ApiError {
             Self::Forbidden { .. } | Self::OtherHost { .. } => StatusCode::FORBIDDEN,
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
             Self::MethodNotAllowed | Self::VerbNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
-            Self::NotAcceptable { .. } => StatusCode::NOT_ACCEPTABLE,
+            Self::NotAcceptable { .. } | Self::NoStream | Self::OtherForm { .. } => StatusCode::NOT_ACCEPTABLE,
             Self::UnsupportedMediaType { .. } => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Expired(_) | Self::ContinueExpired => StatusCode::GONE,
             Self::FutureVersion { .. } => StatusCode::GATEWAY_TIMEOUT,
-            Self::Panicked { .. } | Self::Unwritable { .. } => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::NotAList | Self::Panicked { .. } | Self::Unwritable { .. } => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Store(_) => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
@@ -359,7 +378,8 @@ impl ApiError {
             Self::Forbidden { .. } | Self::OtherHost { .. } => "Forbidden",
             Self::Unauthorized => "Unauthorized",
             Self::MethodNotAllowed | Self::VerbNotAllowed { .. } => "MethodNotAllowed",
-            Self::NotAcceptable { .. } => "NotAcceptable",
+            Self::NotAcceptable { .. } | Self::NoStream | Self::OtherForm { .. } => "NotAcceptable",
+            Self::NotAList => "",
             Self::UnsupportedMediaType { .. } => "UnsupportedMediaType",
             Self::TooLarge { .. } => "RequestEntityTooLarge",
             Self::Expired(_) | Self::ContinueExpired => "Expired",
@@ -405,6 +425,9 @@ impl ApiError {
             Self::NoResource | Self::MethodNotAllowed | Self::NotAcceptable { is_custom: false } => json!({}),
             Self::NoPath
             | Self::NotAcceptable { is_custom: true }
+            | Self::NoStream
+            | Self::OtherForm { .. }
+            | Self::NotAList
             | Self::BadRequest(_)
             | Self::OtherHost { .. }
             | Self::Unauthorized
@@ -422,8 +445,11 @@ impl ApiError {
     pub fn to_status(&self) -> Value {
         let mut status = json!({
             "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
-            "message": self.to_string(), "reason": self.reason(), "code": self.code().as_u16(),
+            "message": self.to_string(), "code": self.code().as_u16(),
         });
+        if !self.reason().is_empty() {
+            status["reason"] = self.reason().into();
+        }
         let details = self.details();
         if !details.is_null() {
             status["details"] = details;

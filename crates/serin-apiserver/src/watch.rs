@@ -17,14 +17,13 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::api::Api;
-use crate::bad_request::BadRequest;
 use crate::metadata::random_bytes;
 use crate::read::Selection;
-use crate::request::{IncludeObject, Output, Params, VersionMatch};
+use crate::request::{IncludeObject, Output, Params};
 use crate::resource::Served;
 use crate::status::ApiError;
 use crate::store::{Event, EventKind, Object, Previous, Store, TooOld};
-use crate::table;
+use crate::{respond, table};
 
 /// Bytes gathered into one chunk of the stream, roughly.
 const CHUNK_BYTES: usize = 64 << 10;
@@ -34,10 +33,14 @@ const TIMEOUT_DEFAULT: Duration = Duration::from_secs(1800);
 /// A watch ends after this at the latest.
 const TIMEOUT_MAX: Duration = Duration::from_secs(24 * 3600);
 
+/// A watch that marks the end of its first state has another bookmark this much later, or a tenth of it after its first
+/// event: about as in kube-apiserver, which looks every second for those that have just caught up.
+const BOOKMARK_SOON: Duration = Duration::from_secs(1);
+
 /// Starts a watch.
 ///
 /// # Errors
-/// [`ApiError`]: options that exclude each other, a version that is not reached yet.
+/// [`ApiError`]: a version that is not reached yet.
 pub(crate) fn start(
     api: &Arc<Api>,
     served: Arc<Served>,
@@ -45,7 +48,16 @@ pub(crate) fn start(
     params: &Params,
     output: Output,
 ) -> Result<Response, ApiError> {
-    check(params)?;
+    let wants_yaml = match output {
+        Output::Json => false,
+        Output::Yaml => true,
+        Output::Table(form) | Output::PartialMetadata(form) | Output::PartialMetadataList(form) => form.is_yaml,
+    };
+    if wants_yaml {
+        // YAML cannot be told from what follows it; that is said in YAML all the same.
+        let error = ApiError::NoStream;
+        return Ok(respond::value(&error.to_status(), Output::Yaml, error.code()));
+    }
     let store = api.store.clone();
     let changed = store.subscribe(&served.collection);
     let wants_state = match (params.send_initial_events, params.resource_version) {
@@ -69,23 +81,27 @@ pub(crate) fn start(
     };
     let timeout =
         params.timeout_seconds.filter(|seconds| *seconds > 0).map_or_else(default_timeout, Duration::from_secs);
+    let ends_initial = params.send_initial_events == Some(true) && params.allow_bookmarks;
+    let first_bookmark = if ends_initial { BOOKMARK_SOON } else { TIMEOUT_MAX }.min(api.options.bookmark_every);
     let watch = Watch {
         store,
         changed,
         stopped: api.stopped(),
         initial,
-        ends_initial: params.send_initial_events == Some(true) && params.allow_bookmarks,
+        ends_initial,
         cursor,
         deadline: Instant::now() + timeout.min(TIMEOUT_MAX),
         bookmark_every: params.allow_bookmarks.then_some(api.options.bookmark_every),
-        next_bookmark: Instant::now() + api.options.bookmark_every,
+        next_bookmark: Instant::now() + first_bookmark,
+        catches_up: ends_initial,
         is_over: false,
         shape: Shape {
             served,
             selection,
-            output: if output == Output::Yaml { Output::Json } else { output },
+            output,
             include: params.include_object,
             sent_columns: false,
+            is_broken: false,
         },
     };
     let events = stream::unfold(watch, |mut watch| async move {
@@ -99,16 +115,15 @@ pub(crate) fn start(
     Ok(response)
 }
 
-fn check(params: &Params) -> Result<(), BadRequest> {
-    let bad = |rule| Err(BadRequest::Parameters { rule });
-    match (params.send_initial_events, params.version_match) {
-        (Some(_), None | Some(VersionMatch::Exact)) => {
-            bad("sendInitialEvents requires setting resourceVersionMatch to NotOlderThan")
-        }
-        (None, Some(_)) => bad("resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided"),
-        _ if !params.continue_token.is_empty() => bad("continue is forbidden for watch"),
-        _ => Ok(()),
-    }
+/// The path that a watch had before there was `?watch=true`, `/api/v1/watch/...`, without the word; `None` for any other.
+pub(crate) fn older_path(path: &str) -> Option<String> {
+    let parts: Vec<&str> = path.split('/').collect();
+    let at = match parts.as_slice() {
+        ["", "api", _, "watch", _, ..] => 3,
+        ["", "apis", _, _, "watch", _, ..] => 4,
+        _ => return None,
+    };
+    Some([&parts[..at], &parts[at + 1..]].concat().join("/"))
 }
 
 fn default_timeout() -> Duration {
@@ -129,6 +144,8 @@ struct Watch {
     deadline: Instant,
     bookmark_every: Option<Duration>,
     next_bookmark: Instant,
+    /// Whether its first event, after the end of the first state was marked, is still to come.
+    catches_up: bool,
     is_over: bool,
     shape: Shape,
 }
@@ -136,7 +153,7 @@ struct Watch {
 impl Watch {
     /// The next chunk; `None` at the end.
     async fn next(&mut self) -> Option<Bytes> {
-        if self.is_over {
+        if self.is_over || self.shape.is_broken {
             return None;
         }
         if let Some(chunk) = self.next_initial() {
@@ -149,7 +166,13 @@ impl Watch {
                     self.is_over = true;
                     return Some(line("ERROR", &ApiError::Expired(too_old).to_status()));
                 }
-                Ok(chunk) if !chunk.is_empty() => return Some(chunk),
+                Ok(chunk) if !chunk.is_empty() => {
+                    if std::mem::take(&mut self.catches_up) {
+                        self.next_bookmark = self.next_bookmark.min(Instant::now() + BOOKMARK_SOON / 10);
+                    }
+                    return Some(chunk);
+                }
+                Ok(_) if self.shape.is_broken => return None,
                 Ok(_) => {}
             }
             let is_bookmark = self.bookmark_every.is_some() && self.next_bookmark < self.deadline;
@@ -176,9 +199,9 @@ impl Watch {
             self.shape.push("ADDED", &object, &mut chunk);
         }
         if self.initial.is_empty() && std::mem::take(&mut self.ends_initial) {
-            let mut metadata = json!({"resourceVersion": self.cursor.to_string()});
-            metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
-            chunk.extend_from_slice(&line("BOOKMARK", &self.shape.bookmark(metadata)));
+            let annotations = json!({"k8s.io/initial-events-end": "true"});
+            let metadata = json!({"resourceVersion": self.cursor.to_string(), "annotations": annotations});
+            self.shape.push_bookmark(metadata, &mut chunk);
         }
         (!chunk.is_empty()).then(|| chunk.into())
     }
@@ -213,7 +236,9 @@ impl Watch {
     fn bookmark(&mut self) -> Option<Bytes> {
         let every = self.bookmark_every?;
         self.next_bookmark = Instant::now() + every;
-        Some(line("BOOKMARK", &self.shape.bookmark(json!({"resourceVersion": self.cursor.to_string()}))))
+        let mut chunk = Vec::new();
+        self.shape.push_bookmark(json!({"resourceVersion": self.cursor.to_string()}), &mut chunk);
+        (!chunk.is_empty()).then(|| chunk.into())
     }
 }
 
@@ -224,6 +249,8 @@ struct Shape {
     output: Output,
     include: IncludeObject,
     sent_columns: bool,
+    /// An event cannot be written in the form that was asked for, which ends the watch.
+    is_broken: bool,
 }
 
 impl Shape {
@@ -272,25 +299,39 @@ impl Shape {
     fn push(&mut self, ty: &str, object: &Object, chunk: &mut Vec<u8>) {
         let json = match self.output {
             Output::Json | Output::Yaml => self.served.show_json(object),
-            Output::PartialMetadata => table::partial(&object.value).to_string().into(),
-            Output::Table => {
-                let metadata = json!({"resourceVersion": object.revision.to_string()});
-                let with_columns = !std::mem::replace(&mut self.sent_columns, true);
-                table::table(&self.served, [object], metadata, self.include, with_columns).to_string().into()
-            }
+            _ => match self.of_meta(&object.value, self.include) {
+                Some(value) => value.to_string().into(),
+                None => return,
+            },
         };
         push_line(ty, &json, chunk);
     }
 
-    fn bookmark(&self, metadata: Value) -> Value {
-        let (api_version, kind) = match self.output {
-            Output::Json | Output::Yaml => (self.served.api_version.as_str(), self.served.names.kind.as_str()),
-            Output::PartialMetadata => ("meta.k8s.io/v1", "PartialObjectMetadata"),
-            Output::Table => return table::table(&self.served, [], metadata, self.include, false),
-        };
-        let mut bookmark = json!({"kind": kind, "apiVersion": api_version, "metadata": metadata});
-        bookmark["metadata"]["creationTimestamp"] = Value::Null;
-        bookmark
+    /// An object in a form of `meta.k8s.io`, or as it is; `None` if there is no such form of it.
+    fn of_meta(&mut self, object: &Value, include: IncludeObject) -> Option<Value> {
+        match self.output {
+            Output::Json | Output::Yaml => Some(object.clone()),
+            Output::PartialMetadata(form) => Some(table::partial(object, form)),
+            Output::Table(form) => {
+                let metadata = json!({"resourceVersion": object["metadata"]["resourceVersion"]});
+                let with_columns = !std::mem::replace(&mut self.sent_columns, true);
+                Some(table::table(&self.served, [object], metadata, include, form, with_columns))
+            }
+            Output::PartialMetadataList(_) => {
+                self.is_broken = true;
+                None
+            }
+        }
+    }
+
+    fn push_bookmark(&mut self, metadata: Value, chunk: &mut Vec<u8>) {
+        let (api_version, kind) = (&self.served.api_version, &self.served.names.kind);
+        // The end of the initial events is marked in the metadata, which is then told in any case.
+        let include = if metadata["annotations"].is_null() { self.include } else { IncludeObject::Metadata };
+        let bookmark = json!({"kind": kind, "apiVersion": api_version, "metadata": metadata});
+        if let Some(bookmark) = self.of_meta(&bookmark, include) {
+            push_line("BOOKMARK", bookmark.to_string().as_bytes(), chunk);
+        }
     }
 }
 
@@ -306,4 +347,26 @@ fn push_line(ty: &str, json: &[u8], chunk: &mut Vec<u8>) {
     chunk.extend_from_slice(b"\",\"object\":");
     chunk.extend_from_slice(json);
     chunk.extend_from_slice(b"}\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_older_path_of_a_watch_has_the_word_before_the_resource() {
+        let rows = [
+            ("/api/v1/watch/pods", Some("/api/v1/pods")),
+            ("/api/v1/watch/namespaces/n/pods/p", Some("/api/v1/namespaces/n/pods/p")),
+            ("/apis/g.io/v1/watch/things", Some("/apis/g.io/v1/things")),
+            ("/api/v1/watch", None),
+            ("/apis/g.io/v1/watch", None),
+            ("/api/v1/pods/watch", None),
+            ("/apis/g.io/watch/things", None),
+            ("/watch/a/b/c/d", None),
+        ];
+        for (path, want) in rows {
+            assert_eq!(older_path(path).as_deref(), want, "{path}");
+        }
+    }
 }

@@ -145,7 +145,11 @@ async fn every_wrong_field_is_named_with_value_and_what_was_wanted() {
         (with("minReplicas", json!(2)), &["spec.minReplicas: Invalid value: minReplicas 2 is more than replicas 1"]),
         (
             json!("spec"),
-            &["spec: Invalid value: \"string\": spec in body must be of type object: \"string\"", UNCHECKED],
+            &[
+                "spec: Invalid value: \"string\": spec in body must be of type object: \"string\"",
+                ".spec.replicas: Invalid value: 0: .spec.replicas accessor error: spec is of the type string, expected map[string]interface{}",
+                UNCHECKED,
+            ],
         ),
     ];
     let http = http().await;

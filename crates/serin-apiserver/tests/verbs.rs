@@ -445,7 +445,7 @@ async fn answers_come_as_tables_metadata_or_yaml() {
     http.post(FINCHES, &finch("b")).await;
     let (first, second) = (watch.next().await.expect("one").1, watch.next().await.expect("one").1);
     assert!(!first["columnDefinitions"].as_array().expect("some").is_empty());
-    assert_eq!((&second["columnDefinitions"], &second["rows"][0]["cells"][0]), (&json!([]), &json!("b")));
+    assert_eq!((&second["columnDefinitions"], &second["rows"][0]["cells"][0]), (&Value::Null, &json!("b")));
 
     let partial = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1";
     let list = http.get_as(FINCHES, partial).await.json;

@@ -118,6 +118,7 @@ fn read_version(
         has_status: !subresources["status"].is_null(),
         scale,
         columns,
+        selectable: read_selectable(version),
         view: View::Renamed,
         hooks: Hooks::CUSTOM,
         ty: None,
@@ -157,6 +158,17 @@ fn read_column(column: &Value) -> Option<Column> {
         priority: column["priority"].as_i64().unwrap_or(0),
         path: JsonPath::parse(&text("jsonPath")).ok()?,
     })
+}
+
+/// The fields that objects can be selected by, named by their paths without the leading dot, and pointers to them.
+fn read_selectable(version: &Value) -> Vec<(String, String)> {
+    let fields = version["selectableFields"].as_array().into_iter().flatten();
+    fields
+        .filter_map(|field| {
+            let path = field["jsonPath"].as_str()?;
+            Some((path.strip_prefix('.').unwrap_or(path).to_owned(), JsonPath::parse(path).ok()?.to_pointer()?))
+        })
+        .collect()
 }
 
 /// The column of whatever has none of its own.
