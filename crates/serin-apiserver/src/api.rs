@@ -82,6 +82,7 @@ impl ApiServer {
             store,
             registry: ArcSwap::from_pointee(Registry::new(builtin::all())),
             rebuild: Mutex::new(()),
+            allocating: tokio::sync::Mutex::new(()),
             stopping: AtomicBool::new(false),
             stopped: tokio::sync::watch::Sender::new(false),
             options,
@@ -131,6 +132,8 @@ pub(crate) struct Api {
     pub(crate) options: ApiOptions,
     registry: ArcSwap<Registry>,
     rebuild: Mutex<()>,
+    /// Held while a service is given addresses and ports, and stored with them.
+    pub(crate) allocating: tokio::sync::Mutex<()>,
     stopping: AtomicBool,
     stopped: tokio::sync::watch::Sender<bool>,
 }

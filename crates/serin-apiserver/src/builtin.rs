@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::definition;
 use crate::jsonpath::JsonPath;
-use crate::kinds::{config, event, lease, secret};
+use crate::kinds::{autoscaler, config, endpoint_slice, event, lease, secret, service};
 use crate::metadata::NameRule;
 use crate::owners::Owners;
 use crate::resource::{Column, Hooks, Names, Served, View};
@@ -40,7 +40,7 @@ struct Row {
 }
 
 /// What most built-in kinds do.
-const PLAIN: Hooks = Hooks {
+pub(crate) const PLAIN: Hooks = Hooks {
     fill: |_| {},
     prepare: |_, _| {},
     validate: |_, _| Vec::new(),
@@ -48,8 +48,10 @@ const PLAIN: Hooks = Hooks {
     unconditional_update: true,
     create_on_update: false,
     counts_generation: false,
+    shows_deleted: false,
     review: None,
     selectable: &[],
+    printer: None,
 };
 
 const AGE: (&str, &str, &str) = ("Age", "date", ".metadata.creationTimestamp");
@@ -156,6 +158,51 @@ const ROWS: &[Row] = &[
             unconditional_update: false,
             ..PLAIN
         },
+    },
+    Row {
+        group: "",
+        version: "v1",
+        kind: "Service",
+        plural: "services",
+        short: &["svc"],
+        categories: &["all"],
+        namespaced: true,
+        collection: service::SERVICES,
+        ty: "io.k8s.api.core.v1.Service",
+        has_status: true,
+        columns: &[],
+        view: View::Renamed,
+        hooks: service::HOOKS,
+    },
+    Row {
+        group: "autoscaling",
+        version: "v2",
+        kind: "HorizontalPodAutoscaler",
+        plural: "horizontalpodautoscalers",
+        short: &["hpa"],
+        categories: &["all"],
+        namespaced: true,
+        collection: "autoscaling/horizontalpodautoscalers",
+        ty: "io.k8s.api.autoscaling.v2.HorizontalPodAutoscaler",
+        has_status: true,
+        columns: &[],
+        view: View::Renamed,
+        hooks: autoscaler::HOOKS,
+    },
+    Row {
+        group: "discovery.k8s.io",
+        version: "v1",
+        kind: "EndpointSlice",
+        plural: "endpointslices",
+        short: &[],
+        categories: &[],
+        namespaced: true,
+        collection: "discovery.k8s.io/endpointslices",
+        ty: "io.k8s.api.discovery.v1.EndpointSlice",
+        has_status: false,
+        columns: &[],
+        view: View::Renamed,
+        hooks: endpoint_slice::HOOKS,
     },
     Row {
         group: "apiextensions.k8s.io",

@@ -110,7 +110,9 @@ impl DeleteOptions {
         ] {
             let got = metadata::text(object, field);
             if let Some(wanted) = wanted.as_deref().filter(|wanted| *wanted != got) {
-                let why = format!("the {title} in the precondition ({wanted}) does not match the {title} in record ({got}). {what}");
+                let why = format!(
+                    "the {title} in the precondition ({wanted}) does not match the {title} in record ({got}). {what}"
+                );
                 let about = served.about_kind(metadata::text(object, "name"));
                 return Err(ApiError::Conflict { about: About { resource: about.kind.clone(), ..about }, why });
             }

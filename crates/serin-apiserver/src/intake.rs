@@ -185,6 +185,9 @@ pub(crate) fn complete_update(
             let mut next = old.clone();
             copy_field(&mut next, &object, "status");
             copy_owners(&mut next, &object);
+            if !served.is_custom() && &*served.collection != DEFINITIONS {
+                next["metadata"] = object["metadata"].take();
+            }
             object = next;
         }
     }

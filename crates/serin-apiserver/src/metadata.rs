@@ -21,13 +21,13 @@ const LABEL_LEN_MAX: usize = 63;
 pub(crate) const DNS_SUBDOMAIN: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', \
     and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is \
     '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
-const DNS_LABEL: &str = "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must \
+pub(crate) const DNS_LABEL: &str = "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must \
     start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is \
     '[a-z0-9]([-a-z0-9]*[a-z0-9])?')";
-const NAME_PART: &str = "must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an \
+pub(crate) const NAME_PART: &str = "must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an \
     alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is \
     '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')";
-const LABEL_VALUE: &str = "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', \
+pub(crate) const LABEL_VALUE: &str = "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', \
     and must start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for \
     validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')";
 
@@ -284,11 +284,7 @@ fn validate_shared(object: &Value, old: Option<&Value>) -> Vec<FieldError> {
     }
     if !unchanged("finalizers") {
         for name in finalizers(object) {
-            let why = refuse_qualified_name(name).into_iter().map(|why| {
-                // The words of the whole name are those of a label here.
-                why.replacen("a qualified name must", "a valid label key must", 1)
-            });
-            errors.extend(invalid_all("metadata.finalizers", name, why));
+            errors.extend(invalid_all("metadata.finalizers", name, refuse_qualified_name(name)));
         }
     }
     if !unchanged("ownerReferences") {
@@ -317,7 +313,7 @@ pub(crate) fn refuse_qualified_name(text: &str) -> Vec<String> {
         }
         _ => {
             return vec![format!(
-                "a qualified name {NAME_PART} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')"
+                "a valid label key {NAME_PART} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')"
             )];
         }
     };
@@ -391,7 +387,8 @@ pub(crate) fn refuse_finalizers(object: &Value) -> Vec<FieldError> {
 /// What is worth a warning: finalizers that another may use, too. `old` is what was there before.
 pub(crate) fn warn_of_finalizers(object: &Value, old: Option<&Value>) -> Vec<String> {
     let is_new = |name: &&str| old.is_none_or(|old| finalizers(old).all(|old| old != *name));
-    let plain = finalizers(object).filter(|name| !name.contains('/') && !matches!(*name, "orphan" | "foregroundDeletion"));
+    let plain =
+        finalizers(object).filter(|name| !name.contains('/') && !matches!(*name, "orphan" | "foregroundDeletion"));
     plain
         .filter(is_new)
         .map(|name| {
@@ -442,7 +439,8 @@ fn validate_owners(owners: &Value) -> Vec<FieldError> {
         if version.is_empty() || version.matches('/').count() > 1 || version.ends_with('/') {
             errors.push(FieldError::invalid(path("apiVersion"), version, "version must not be empty"));
         }
-        for (field, why) in [("kind", "must not be empty"), ("name", "must not be empty"), ("uid", "must not be empty")] {
+        for (field, why) in [("kind", "must not be empty"), ("name", "must not be empty"), ("uid", "must not be empty")]
+        {
             if text(field).is_empty() {
                 errors.push(FieldError::invalid(path(field), "", why));
             }

@@ -330,7 +330,8 @@ impl Output {
         if accept.trim().is_empty() {
             return Ok(Self::Json);
         }
-        let mut wanted: Vec<(f64, &str)> = accept.split(',').map(|media_type| (quality(media_type), media_type)).collect();
+        let mut wanted: Vec<(f64, &str)> =
+            accept.split(',').map(|media_type| (quality(media_type), media_type)).collect();
         // The sort is stable: of equals, the first.
         wanted.sort_by(|a, b| b.0.total_cmp(&a.0));
         wanted.into_iter().find_map(|(_, media_type)| Self::of_media_type(media_type, is_custom)).ok_or_else(refused)

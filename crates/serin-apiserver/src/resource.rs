@@ -56,10 +56,25 @@ pub(crate) struct Hooks {
     pub(crate) create_on_update: bool,
     /// Whether `metadata.generation` is counted.
     pub(crate) counts_generation: bool,
+    /// Whether a deletion answers the object that is gone, and not a `Status`.
+    pub(crate) shows_deleted: bool,
     /// Answers an object that is never stored.
     pub(crate) review: Option<fn(&mut Value) -> Vec<FieldError>>,
     /// Fields that can be selected by beside name and namespace.
     pub(crate) selectable: &'static [&'static str],
+    /// What `kubectl get` prints, where paths cannot say it.
+    pub(crate) printer: Option<&'static Printer>,
+}
+
+/// Tells how long ago a time was.
+pub(crate) type Age<'a> = &'a dyn Fn(&Value) -> String;
+
+/// The columns of a kind whose cells are computed. The object's name is not among them: it comes first, always.
+pub(crate) struct Printer {
+    /// Name, type, priority and description of each.
+    pub(crate) columns: &'static [(&'static str, &'static str, i64, &'static str)],
+    /// One cell for each column; how long ago a time was is told by the function given.
+    pub(crate) cells: fn(&Value, Age<'_>) -> Vec<Value>,
 }
 
 impl std::fmt::Debug for Hooks {
@@ -78,8 +93,10 @@ impl Hooks {
         unconditional_update: false,
         create_on_update: false,
         counts_generation: true,
+        shows_deleted: false,
         review: None,
         selectable: &[],
+        printer: None,
     };
 }
 

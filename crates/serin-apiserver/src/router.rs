@@ -135,7 +135,9 @@ fn fixed(api: &Api, path: &str, request: &Request) -> Result<Option<Response>, A
     match parts.as_slice() {
         ["healthz" | "livez" | "readyz", ..] if request.uri().path().ends_with('/') => return Err(ApiError::NoPath),
         ["healthz" | "livez" | "readyz"] => return ok(),
-        ["healthz" | "livez" | "readyz", "ping" | "log" | "etcd"] | ["readyz", "informer-sync" | "shutdown"] => return ok(),
+        ["healthz" | "livez" | "readyz", "ping" | "log" | "etcd"] | ["readyz", "informer-sync" | "shutdown"] => {
+            return ok();
+        }
         ["healthz" | "livez" | "readyz", ..] => return Err(ApiError::NoPath),
         [""] | ["version"] | ["api"] | ["apis"] | ["openapi", ..] if !is_read => {
             return Err(ApiError::MethodNotAllowed);
@@ -337,7 +339,10 @@ impl Call {
         }
         Patch::check_media_type(&self.headers, self.served.ty)?;
         if self.params.force.is_some() {
-            return Err(invalid_options("PatchOptions", vec![FieldError::forbidden("force", "may not be specified for non-apply patch")]));
+            return Err(invalid_options(
+                "PatchOptions",
+                vec![FieldError::forbidden("force", "may not be specified for non-apply patch")],
+            ));
         }
         let patch = Patch::parse(&self.headers, &read(body).await?, self.served.ty)?;
         let written = self.api.patch(&ask, name, part, &patch, warnings).await?;
@@ -353,7 +358,10 @@ impl Call {
         warnings: &mut Vec<String>,
     ) -> Result<Response, ApiError> {
         if self.params.field_manager.is_empty() {
-            return Err(invalid_options("PatchOptions", vec![FieldError::required("fieldManager", "is required for apply patch")]));
+            return Err(invalid_options(
+                "PatchOptions",
+                vec![FieldError::required("fieldManager", "is required for apply patch")],
+            ));
         }
         let body = read(body).await?;
         let mut config = decode::decode(&body, decode::Format::Yaml, |_, _| None).map_err(BadRequest::ApplyYaml)?;
@@ -392,6 +400,9 @@ impl Call {
         let options = self.delete_options(body).await?;
         let deleted = self.api.delete(&self.served, &key, &options).await?;
         Ok(match deleted {
+            Deleted::Gone(object) | Deleted::Dry(object) if self.served.hooks.shows_deleted => {
+                respond::object(&self.served, &object, self.output, self.params.include_object, StatusCode::OK)
+            }
             Deleted::Waits(object) => {
                 respond::object(&self.served, &object, self.output, self.params.include_object, StatusCode::OK)
             }

@@ -320,17 +320,6 @@ fn unexpected(found: Token<'_>, expected: &'static str) -> RequirementError {
     RequirementError::Unexpected { found: found.literal().to_owned(), expected }
 }
 
-/// A label or annotation key: an optional DNS prefix and `/`, then up to 63 letters, digits, `-`, `_`, `.`.
-pub(crate) fn is_label_key(key: &str) -> bool {
-    let (prefix, name) = match key.split_once('/') {
-        Some((prefix, name)) => (Some(prefix), name),
-        None => (None, key),
-    };
-    !name.is_empty()
-        && is_label_value(name)
-        && prefix.is_none_or(|prefix| !prefix.is_empty() && is_dns_subdomain(prefix))
-}
-
 /// A label value: empty, or up to 63 letters, digits, `-`, `_`, `.`, with a letter or digit at both ends.
 pub(crate) fn is_label_value(value: &str) -> bool {
     let inner = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');

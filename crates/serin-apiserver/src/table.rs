@@ -61,6 +61,12 @@ fn columns(served: &Served) -> Vec<Value> {
         });
         return others.chain([name(1)]).collect();
     }
+    if let Some(printer) = served.hooks.printer {
+        let others = printer.columns.iter().map(|(name, ty, priority, description)| {
+            json!({"name": name, "type": ty, "format": "", "description": description, "priority": priority})
+        });
+        return [name(0)].into_iter().chain(others).collect();
+    }
     let others = served.columns.iter().map(|column| {
         // Those of built-in kinds are text for people, whatever they hold.
         let ty = match column.ty.as_str() {
@@ -105,6 +111,8 @@ fn row(served: &Served, object: &Value, include: IncludeObject, form: Form, now:
     let name = Value::from(object["metadata"]["name"].as_str().unwrap_or_default());
     let cells: Vec<Value> = if is_event(served) {
         event_view::cells(object, |time| age(time, now).into()).into_iter().chain([name]).collect()
+    } else if let Some(printer) = served.hooks.printer {
+        [name].into_iter().chain((printer.cells)(object, &|time| age(time, now))).collect()
     } else {
         [name].into_iter().chain(served.columns.iter().map(|column| cell(served, column, object, now))).collect()
     };
@@ -179,6 +187,11 @@ fn cell(served: &Served, column: &Column, object: &Value, now: jiff::Timestamp) 
             other => other.to_string().into(),
         },
     }
+}
+
+/// Printed of a time that is not there.
+fn unknown() -> String {
+    "<unknown>".into()
 }
 
 /// How long ago a time was, as people read it.

@@ -174,7 +174,8 @@ impl Api {
         let Ask { served, namespace, params, .. } = ask;
         let name = metadata::text(&object, "name").to_owned();
         self.check_place(served, namespace, &name)?;
-        let object = intake::complete_new(served, object, namespace)?;
+        let mut object = intake::complete_new(served, object, namespace)?;
+        let _allocating = self.allocate(served, &mut object, None).await?;
         let key = served.key(namespace, &name);
         if params.dry_run {
             return Ok(self.store.get(&key).is_none().then_some(Written::Unstored(object)));
@@ -257,6 +258,7 @@ impl Api {
             let Some(object) = current else { return Err(ApiError::NotFound(served.about(name))) };
             warnings.truncate(said);
             let mut next = change(&served.show(&object), warnings)?;
+            let _allocating = self.allocate(served, &mut next, Some(&object.value)).await?;
             keep_times(&object.value, &mut next);
             if same_but_for_version(Some(&object.value), &next) {
                 return Ok(Written::Stored(object));

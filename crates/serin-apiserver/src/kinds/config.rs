@@ -48,7 +48,9 @@ pub(crate) fn validate_keys(object: &Value) -> Vec<FieldError> {
         let values: BTreeMap<&String, &Value> = object[field].as_object().into_iter().flatten().collect();
         for (key, value) in values {
             bytes += value.as_str().map_or(0, str::len);
-            errors.extend(refuse_key(key).into_iter().map(|why| FieldError::invalid(path(field, key), key.as_str(), why)));
+            errors.extend(
+                refuse_key(key).into_iter().map(|why| FieldError::invalid(path(field, key), key.as_str(), why)),
+            );
         }
     }
     if bytes > BYTES_MAX {

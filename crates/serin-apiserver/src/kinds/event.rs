@@ -31,7 +31,9 @@ pub(crate) fn validate_new(event: &Value, old: Option<&Value>) -> Vec<FieldError
         }
         let source = &event["source"];
         let is_set = |field: &str| match field {
-            "source" => ["component", "host"].into_iter().any(|part| source[part].as_str().is_some_and(|text| !text.is_empty())),
+            "source" => {
+                ["component", "host"].into_iter().any(|part| source[part].as_str().is_some_and(|text| !text.is_empty()))
+            }
             "count" => event["count"].as_i64().is_some_and(|count| count != 0),
             _ => !event[field].is_null(),
         };
@@ -153,7 +155,8 @@ mod tests {
             let errors = validate_new(&event, None);
             assert_eq!(errors.iter().map(|error| error.field.as_str()).collect::<Vec<_>>(), [wrong], "{field}");
         }
-        let old = json!({"metadata": {"name": "a", "namespace": "n"}, "involvedObject": {"namespace": "n"}, "type": "Loud"});
+        let old =
+            json!({"metadata": {"name": "a", "namespace": "n"}, "involvedObject": {"namespace": "n"}, "type": "Loud"});
         assert_eq!(validate_core(&old, None), []);
         let mut changed = whole.clone();
         changed["message"] = "other".into();
