@@ -46,6 +46,16 @@ pub enum BadRequest {
         /// `Kind` or `apiVersion`.
         field: &'static str,
     },
+    /// The object cannot be read into the kind.
+    #[error("{kind} in version {version:?} cannot be handled as a {kind}: {why}")]
+    OtherForm {
+        /// The kind.
+        kind: String,
+        /// Its version.
+        version: String,
+        /// Why, in Kubernetes' words.
+        why: &'static str,
+    },
     /// A field cannot be read into the kind.
     #[error("{kind} in version {version:?} cannot be handled as a {kind}: {field}")]
     Unreadable {

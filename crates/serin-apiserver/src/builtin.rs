@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::definition;
 use crate::jsonpath::JsonPath;
-use crate::kinds::{autoscaler, config, endpoint_slice, event, lease, secret, service};
+use crate::kinds::{account, autoscaler, config, deployment, endpoint_slice, event, lease, pod, secret, service};
 use crate::metadata::NameRule;
 use crate::owners::Owners;
 use crate::resource::{Column, Hooks, Names, Served, View};
@@ -51,6 +51,7 @@ pub(crate) const PLAIN: Hooks = Hooks {
     shows_deleted: false,
     review: None,
     selectable: &[],
+    grace: |_, _| None,
     printer: None,
 };
 
@@ -107,6 +108,51 @@ const ROWS: &[Row] = &[
         columns: &[("Type", "string", ".type"), ("Data", "entries", ".data"), AGE],
         view: View::Renamed,
         hooks: Hooks { fill: secret::fill, validate: secret::validate, selectable: &["type"], ..PLAIN },
+    },
+    Row {
+        group: "",
+        version: "v1",
+        kind: "ServiceAccount",
+        plural: "serviceaccounts",
+        short: &["sa"],
+        categories: &[],
+        namespaced: true,
+        collection: "serviceaccounts",
+        ty: "io.k8s.api.core.v1.ServiceAccount",
+        has_status: false,
+        columns: &[],
+        view: View::Renamed,
+        hooks: account::HOOKS,
+    },
+    Row {
+        group: "",
+        version: "v1",
+        kind: "Pod",
+        plural: "pods",
+        short: &["po"],
+        categories: &["all"],
+        namespaced: true,
+        collection: "pods",
+        ty: "io.k8s.api.core.v1.Pod",
+        has_status: true,
+        columns: &[],
+        view: View::Renamed,
+        hooks: pod::HOOKS,
+    },
+    Row {
+        group: "apps",
+        version: "v1",
+        kind: "Deployment",
+        plural: "deployments",
+        short: &["deploy"],
+        categories: &["all"],
+        namespaced: true,
+        collection: "apps/deployments",
+        ty: "io.k8s.api.apps.v1.Deployment",
+        has_status: true,
+        columns: &[],
+        view: View::Renamed,
+        hooks: deployment::HOOKS,
     },
     Row {
         group: "",
@@ -311,6 +357,8 @@ impl Row {
         let versions: Vec<(String, &'static str)> = versions.map(|row| (row.api_version(), row.ty)).collect();
         let kept_by_status: &[&[&str]] = match self.kind {
             "CustomResourceDefinition" => &[&["metadata"], &["spec"]],
+            "Deployment" => &[&["spec"], &["metadata", "labels"]],
+            "Pod" => &[&["spec"], &["metadata", "deletionTimestamp"], &["metadata", "ownerReferences"]],
             _ => &[&["spec"]],
         };
         Owners::builtin(self.kind, &versions, self.has_status, kept_by_status)
@@ -342,7 +390,7 @@ impl Row {
             schema: Arc::new(types::schema(self.ty)),
             openapi: Arc::new(types::openapi(self.ty).cloned().unwrap_or_default()),
             has_status: self.has_status,
-            scale: None,
+            scale: (self.kind == "Deployment").then(deployment::scale_paths),
             columns: columns.collect(),
             selectable: Vec::new(),
             view: self.view,

@@ -27,6 +27,7 @@ pub(crate) struct DeleteOptions {
     dry_run: bool,
     uid: Option<String>,
     resource_version: Option<String>,
+    grace_seconds: Option<i64>,
 }
 
 /// What a deletion did.
@@ -35,7 +36,7 @@ pub(crate) enum Deleted {
     Gone(Arc<Object>),
     /// It waits for finalizers.
     Waits(Arc<Object>),
-    /// Nothing: a dry run would have deleted this.
+    /// Nothing: a dry run would have deleted this, in its last state.
     Dry(Arc<Object>),
     /// Nothing: a dry run would have left this waiting.
     DryWaits(Value),
@@ -44,7 +45,12 @@ pub(crate) enum Deleted {
 impl DeleteOptions {
     /// Reads the options from the query, and over it from the body, if there is one.
     pub(crate) fn parse(params: &Params, body: Option<&Value>) -> Result<Self, ApiError> {
-        let mut options = Self { propagation: params.propagation, dry_run: params.dry_run, ..Self::default() };
+        let mut options = Self {
+            propagation: params.propagation,
+            dry_run: params.dry_run,
+            grace_seconds: params.grace_seconds,
+            ..Self::default()
+        };
         let Some(body) = body else { return Ok(options) };
         let words = |words: String| ApiError::from(BadRequest::Words(words));
         if body.is_null() {
@@ -97,10 +103,16 @@ impl DeleteOptions {
         if !fields.is_empty() {
             return Err(invalid_options("DeleteOptions", fields));
         }
+        options.grace_seconds = body["gracePeriodSeconds"].as_i64().or(options.grace_seconds);
         let precondition = |field: &str| body["preconditions"][field].as_str().map(str::to_owned);
         options.uid = precondition("uid");
         options.resource_version = precondition("resourceVersion");
         Ok(options)
+    }
+
+    /// Of a deletion that nobody waits for: nothing gets time to end.
+    pub(crate) fn at_once() -> Self {
+        Self { grace_seconds: Some(0), ..Self::default() }
     }
 
     fn check(&self, served: &Served, object: &Value) -> Result<(), ApiError> {
@@ -134,26 +146,42 @@ impl Api {
             return Err(ApiError::Forbidden { about: served.about(key.name()), why });
         }
         let mut current = self.store.get(key);
+        let mut marked: Option<Arc<Object>> = None;
         loop {
-            let Some(object) = current else { return Err(ApiError::NotFound(served.about(key.name()))) };
-            options.check(served, &object.value)?;
+            let Some(object) = current else {
+                return marked.map(Deleted::Gone).ok_or_else(|| ApiError::NotFound(served.about(key.name())));
+            };
+            if marked.is_none() {
+                options.check(served, &object.value)?;
+            }
             let mut next = object.value.clone();
             hold_for(&mut next, options.propagation);
-            let waits = metadata::finalizers(&next).next().is_some() || waits_for_content(&next);
-            if waits {
-                mark(&mut next);
-                if next == object.value {
-                    return Ok(Deleted::Waits(object));
-                }
+            let is_held = metadata::finalizers(&next).next().is_some() || waits_for_content(&next);
+            let grace = (served.hooks.grace)(&next, options.grace_seconds);
+            if is_held || grace.is_some() {
+                mark(&mut next, grace.unwrap_or(0), options.grace_seconds);
             }
             if options.dry_run {
-                return Ok(if waits { Deleted::DryWaits(next) } else { Deleted::Dry(object) });
+                return Ok(if is_held || grace.is_some() { Deleted::DryWaits(next) } else { Deleted::Dry(object) });
             }
-            let change = if waits { Change::Put(next) } else { Change::Delete(next) };
+            let waits = is_held || metadata::grace_seconds(&next) > 0;
+            if waits && next == object.value {
+                return Ok(Deleted::Waits(object));
+            }
+            // What could have had time to end is marked first, and told as changed, also where it gets none.
+            let is_marking = grace.is_some() && next != object.value;
+            let change = if waits || is_marking { Change::Put(next) } else { Change::Delete(next) };
             match self.store.write(key.clone(), Expect::Revision(object.revision), change).await {
                 Ok(stored) => {
                     self.after_write(served);
-                    return Ok(if waits { Deleted::Waits(stored) } else { Deleted::Gone(stored) });
+                    if waits {
+                        return Ok(Deleted::Waits(stored));
+                    }
+                    if !is_marking {
+                        return Ok(Deleted::Gone(marked.unwrap_or(stored)));
+                    }
+                    current = Some(stored.clone());
+                    marked = Some(stored);
                 }
                 Err(WriteError::Conflict { current: now }) => current = now,
                 Err(error) => return Err(error.into()),
@@ -175,19 +203,31 @@ fn hold_for(object: &mut Value, propagation: Option<Propagation>) {
     metadata::set_finalizers(object, finalizers);
 }
 
-/// Marks an object as being deleted, once.
-fn mark(object: &mut Value) {
+/// Marks an object as being deleted within `grace` seconds, once. From then on the time that was `asked` for can only shorten it.
+fn mark(object: &mut Value, grace: i64, asked: Option<i64>) {
     if metadata::is_terminating(object) {
+        let left = metadata::grace_seconds(object);
+        if let Some(asked) = asked.map(|asked| asked.max(0)).filter(|asked| *asked < left) {
+            let time = metadata::text(object, "deletionTimestamp").parse::<jiff::Timestamp>().ok();
+            let earlier = jiff::SignedDuration::from_secs(left.saturating_sub(asked));
+            if let Some(time) = time.and_then(|time| time.checked_sub(earlier).ok()) {
+                object["metadata"]["deletionTimestamp"] = metadata::show_time(time).into();
+            }
+            object["metadata"]["deletionGracePeriodSeconds"] = asked.into();
+        }
         return;
     }
     let generation = metadata::generation(object);
     if generation > 0 {
         object["metadata"]["generation"] = (generation + 1).into();
     }
-    object["metadata"]["deletionTimestamp"] = metadata::now().into();
+    let now = jiff::Timestamp::now();
+    // A time that no calendar has is as good as now.
+    let end = now.checked_add(jiff::SignedDuration::from_secs(grace)).unwrap_or(now);
+    object["metadata"]["deletionTimestamp"] = metadata::show_time(end).into();
     if object["kind"] == "Namespace" {
         object["status"]["phase"] = "Terminating".into();
     } else {
-        object["metadata"]["deletionGracePeriodSeconds"] = 0.into();
+        object["metadata"]["deletionGracePeriodSeconds"] = grace.into();
     }
 }

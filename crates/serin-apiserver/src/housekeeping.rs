@@ -205,7 +205,7 @@ impl Keeper {
 
     async fn remove(&self, api: &Arc<Api>, key: &Key) {
         let Some(served) = served_of(api, key) else { return };
-        if let Err(error) = api.delete(&served, key, &DeleteOptions::default()).await
+        if let Err(error) = api.delete(&served, key, &DeleteOptions::at_once()).await
             && !matches!(error, ApiError::NotFound(_))
         {
             tracing::warn!(path = &*key.path, %error, "an object that nothing holds could not be deleted; it is tried again");
@@ -234,7 +234,7 @@ impl Keeper {
                 if !metadata::is_terminating(&dependent.value)
                     && let Some(served) = served_of(api, key)
                 {
-                    api.delete(&served, key, &DeleteOptions::default()).await.map(|_| ()).or_else(ignore_missing)?;
+                    api.delete(&served, key, &DeleteOptions::at_once()).await.map(|_| ()).or_else(ignore_missing)?;
                 }
             }
             let gone = |key: &Key| api.store.get(key).is_none();
@@ -337,7 +337,7 @@ async fn delete_all(api: &Arc<Api>, collections: &[Arc<Served>], prefix: &str) -
     for served in collections {
         for object in api.store.list(&served.collection, prefix, None, 0).objects {
             if !metadata::is_terminating(&object.value) {
-                let options = DeleteOptions::default();
+                let options = DeleteOptions::at_once();
                 api.delete(served, &object.key, &options).await.map(|_| ()).or_else(ignore_missing)?;
             }
             is_empty &= api.store.get(&object.key).is_none();

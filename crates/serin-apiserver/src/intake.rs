@@ -89,10 +89,12 @@ pub(crate) fn shape(
         // A built-in kind is read into a type, so what does not fit cannot be read.
         return Err(unreadable(error));
     }
+    served.check_quantities(&value)?;
     if served.is_custom() {
         // As once written and read again.
         fields::to_integers(&mut value);
     }
+    served.settle(&mut value);
     (served.hooks.fill)(&mut value);
     served.settle(&mut value);
     Ok(value)

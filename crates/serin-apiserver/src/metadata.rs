@@ -111,6 +111,11 @@ pub(crate) fn is_terminating(object: &Value) -> bool {
     !object["metadata"]["deletionTimestamp"].is_null()
 }
 
+/// Seconds that an object that is being deleted has to end.
+pub(crate) fn grace_seconds(object: &Value) -> i64 {
+    object["metadata"]["deletionGracePeriodSeconds"].as_i64().unwrap_or(0)
+}
+
 /// The finalizers.
 pub(crate) fn finalizers(object: &Value) -> impl Iterator<Item = &str> {
     object["metadata"]["finalizers"].as_array().into_iter().flatten().filter_map(Value::as_str)
@@ -215,7 +220,12 @@ pub(crate) fn random_bytes<const N: usize>() -> [u8; N] {
 
 /// The time as Kubernetes writes it, to the second.
 pub(crate) fn now() -> String {
-    jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+    show_time(jiff::Timestamp::now())
+}
+
+/// A time as Kubernetes writes it, to the second.
+pub(crate) fn show_time(time: jiff::Timestamp) -> String {
+    time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
 /// What is wrong with the metadata of a new object.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde_json::Value;
 
+use crate::bad_request::BadRequest;
 use crate::builtin::DEFINITIONS;
 use crate::event_view;
 use crate::jsonpath::JsonPath;
@@ -62,6 +63,8 @@ pub(crate) struct Hooks {
     pub(crate) review: Option<fn(&mut Value) -> Vec<FieldError>>,
     /// Fields that can be selected by beside name and namespace.
     pub(crate) selectable: &'static [&'static str],
+    /// Seconds that an object gets to end when it is deleted, of those that were asked for; `None` for a kind that ends at once.
+    pub(crate) grace: fn(&Value, asked: Option<i64>) -> Option<i64>,
     /// What `kubectl get` prints, where paths cannot say it.
     pub(crate) printer: Option<&'static Printer>,
 }
@@ -96,6 +99,7 @@ impl Hooks {
         shows_deleted: false,
         review: None,
         selectable: &[],
+        grace: |_, _| None,
         printer: None,
     };
 }
@@ -248,6 +252,17 @@ impl Served {
     /// Whether clients may send its objects as protobuf. Definitions hold schemas, which have no binary form here.
     pub(crate) fn has_binary_form(&self) -> bool {
         self.ty.is_some() && &*self.collection != DEFINITIONS
+    }
+
+    /// Whether Go can read the quantities of an object of a built-in kind.
+    ///
+    /// # Errors
+    /// [`BadRequest::OtherForm`].
+    pub(crate) fn check_quantities(&self, value: &Value) -> Result<(), BadRequest> {
+        self.ty.map_or(Ok(()), |ty| types::check_quantities(ty, value)).map_err(|why| {
+            let (kind, version) = (self.names.kind.clone(), self.version.clone());
+            BadRequest::OtherForm { kind, version, why }
+        })
     }
 
     /// What Go's types do to an object of a built-in kind.

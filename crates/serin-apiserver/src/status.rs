@@ -34,6 +34,8 @@ pub enum FieldErrorKind {
     TooLong,
     /// The list or map is too long.
     TooMany,
+    /// What the value names is not there.
+    NotFound,
 }
 
 impl FieldErrorKind {
@@ -47,6 +49,7 @@ impl FieldErrorKind {
             Self::Duplicate => "FieldValueDuplicate",
             Self::TooLong => "FieldValueTooLong",
             Self::TooMany => "FieldValueTooMany",
+            Self::NotFound => "FieldValueNotFound",
         }
     }
 
@@ -59,6 +62,7 @@ impl FieldErrorKind {
             Self::Duplicate => "Duplicate value",
             Self::TooLong => "Too long",
             Self::TooMany => "Too many",
+            Self::NotFound => "Not found",
         }
     }
 }
@@ -91,6 +95,18 @@ impl FieldError {
     pub fn invalid(field: impl Into<String>, value: impl Into<Value>, detail: impl Into<String>) -> Self {
         let value = Some(value.into());
         Self { kind: FieldErrorKind::Invalid, field: field.into(), value, detail: detail.into() }
+    }
+
+    /// As [`Self::invalid`], of a value that Kubernetes writes as `shown`: a struct of Go, in the order of its fields.
+    pub(crate) fn invalid_shown(field: impl Into<String>, shown: &str, detail: &str) -> Self {
+        let detail = format!("{shown}: {detail}");
+        Self { kind: FieldErrorKind::Invalid, field: field.into(), value: None, detail }
+    }
+
+    /// What `value` names is not there.
+    pub fn not_found(field: impl Into<String>, value: impl Into<Value>) -> Self {
+        let value = Some(value.into());
+        Self { kind: FieldErrorKind::NotFound, field: field.into(), value, detail: String::new() }
     }
 
     /// `value` is there already.

@@ -189,11 +189,6 @@ fn cell(served: &Served, column: &Column, object: &Value, now: jiff::Timestamp) 
     }
 }
 
-/// Printed of a time that is not there.
-fn unknown() -> String {
-    "<unknown>".into()
-}
-
 /// How long ago a time was, as people read it.
 fn age(time: &Value, now: jiff::Timestamp) -> String {
     let Some(time) = time.as_str() else { return "<unknown>".into() };

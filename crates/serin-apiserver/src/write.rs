@@ -10,6 +10,7 @@ use crate::builtin::DEFINITIONS;
 use crate::decode::Decoded;
 use crate::fields::keep_times;
 use crate::intake::{self, Origin, Part};
+use crate::kinds::labels;
 use crate::metadata;
 use crate::patch::Patch;
 use crate::request::Params;
@@ -324,7 +325,8 @@ fn check_name(object: &Value, wanted: &str) -> Result<(), ApiError> {
 
 /// Whether an object that is being deleted waits for nothing more.
 fn is_last(object: &Value) -> bool {
-    metadata::is_terminating(object) && metadata::finalizers(object).next().is_none() && !waits_for_content(object)
+    let waits = metadata::grace_seconds(object) > 0 || waits_for_content(object);
+    metadata::is_terminating(object) && metadata::finalizers(object).next().is_none() && !waits
 }
 
 /// Whether a namespace still waits for what is in it.
@@ -342,7 +344,7 @@ fn scale_of(object: &Value, paths: &ScalePaths) -> Value {
     }
     let mut status = json!({"replicas": count(&paths.status_replicas)});
     if let Some(selector) = paths.selector.as_deref().and_then(|pointer| object.pointer(pointer)) {
-        status["selector"] = selector.clone();
+        status["selector"] = if selector.is_object() { labels::show(selector).into() } else { selector.clone() };
     }
     json!({
         "kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": kept,

@@ -536,6 +536,7 @@ async fn discovery_names_what_is_served_and_nothing_else() {
     assert_eq!(
         json!(names),
         json!([
+            "apps",
             "events.k8s.io",
             "authentication.k8s.io",
             "authorization.k8s.io",
@@ -562,9 +563,9 @@ async fn discovery_names_what_is_served_and_nothing_else() {
     assert_eq!(patch["x-kubernetes-group-version-kind"]["kind"], "Finch");
     let schema = &document["components"]["schemas"]["dev.serin.test.v1.Finch"];
     assert_eq!(schema["properties"]["spec"]["properties"]["model"]["description"], "The model to serve.");
-    let missing = http.get("/apis/apps/v1/namespaces/default/deployments").await;
+    let missing = http.get("/apis/batch/v1/namespaces/default/jobs").await;
     assert_eq!((missing.code, missing.message()), (404, "the server could not find the requested resource"));
-    for path in ["/apis/apps/v1", "/apis/apps", "/api/v2", "/api/v1/pods", "/nothing", "/openapi/v3/apis/apps/v1"] {
+    for path in ["/apis/batch/v1", "/apis/batch", "/api/v2", "/api/v1/nodes", "/nothing", "/openapi/v3/apis/batch/v1"] {
         let answer = http.get(path).await;
         assert_eq!((answer.code, &answer.json["kind"]), (404, &json!("Status")), "{path}");
     }

@@ -12,6 +12,29 @@ pub(crate) fn settle(name: &str, value: &mut Value) {
     }
 }
 
+/// Whether Go can read the quantities of an object of this type.
+///
+/// # Errors
+/// What it says of the first that it cannot read.
+pub(crate) fn check_quantities(name: &str, value: &Value) -> Result<(), &'static str> {
+    match TYPES.records.get(name) {
+        Some(record) => record.fields.iter().try_for_each(|(name, field)| check_shape(&field.shape, &value[name])),
+        None => Ok(()),
+    }
+}
+
+fn check_shape(shape: &Shape, value: &Value) -> Result<(), &'static str> {
+    match (shape, value) {
+        (_, Value::Null) => Ok(()),
+        (Shape::Quantity, Value::String(text)) => quantity::check(text),
+        (Shape::Quantity, other) => quantity::check(&other.to_string()),
+        (Shape::Record(name), value) => check_quantities(name, value),
+        (Shape::List(item), Value::Array(items)) => items.iter().try_for_each(|value| check_shape(item, value)),
+        (Shape::Map(each), Value::Object(fields)) => fields.values().try_for_each(|value| check_shape(each, value)),
+        _ => Ok(()),
+    }
+}
+
 fn settle_record(record: &Record, fields: &mut Map<String, Value>) {
     for (name, field) in &record.fields {
         let value = match fields.get_mut(name).filter(|value| !value.is_null()) {

@@ -7,7 +7,7 @@
 
 mod json;
 pub(crate) mod protobuf;
-mod quantity;
+pub(crate) mod quantity;
 mod schema;
 pub(crate) mod strategic;
 
@@ -17,7 +17,7 @@ use std::sync::LazyLock;
 use serde::Deserialize;
 use serde_json::Value;
 
-pub(crate) use json::settle;
+pub(crate) use json::{check_quantities, settle};
 pub(crate) use schema::schema;
 
 const PREFIX: &str = "#/components/schemas/";

@@ -20,8 +20,46 @@ const DECIMAL: [(&str, i32); 10] =
 /// The canonical form of a quantity; `None` if it is none.
 pub(super) fn canonical(text: &str) -> Option<String> {
     let (nano, form) = parse(text.trim())?;
+    Some(write(nano, form))
+}
+
+/// Whether this is a quantity.
+///
+/// # Errors
+/// What Kubernetes says of one that is none.
+pub(super) fn check(text: &str) -> Result<(), &'static str> {
+    const FORM: &str = "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'";
+    let rest = text.trim_start_matches(['+', '-']);
+    let suffix = rest.trim_start_matches(|letter: char| letter.is_ascii_digit() || letter == '.');
+    let after = suffix.trim_start_matches(['e', 'E', 'i', 'n', 'u', 'm', 'k', 'K', 'M', 'G', 'T', 'P']);
+    let power = after.strip_prefix(['+', '-']).unwrap_or(after);
+    let is_of_form = text.len() - rest.len() <= 1 && suffix.len() < rest.len();
+    if !is_of_form || !power.bytes().all(|byte| byte.is_ascii_digit()) {
+        Err(FORM)
+    } else if canonical(text).is_none() {
+        Err("unable to parse quantity's suffix")
+    } else {
+        Ok(())
+    }
+}
+
+/// The quantity in parts of 10⁻⁹; `None` if it is none.
+pub(crate) fn nano(text: &str) -> Option<i128> {
+    Some(parse(text.trim())?.0)
+}
+
+/// The quantity without what is below a thousandth, rounded away from zero; `None` if it is none.
+pub(crate) fn round_up_to_milli(text: &str) -> Option<String> {
+    const MILLI: i128 = NANO / 1000;
+    let (nano, form) = parse(text.trim())?;
+    let rest = nano % MILLI;
+    let rounded = if rest == 0 { nano } else { nano - rest + MILLI * rest.signum() };
+    Some(write(rounded, form))
+}
+
+fn write(nano: i128, form: Form) -> String {
     if nano == 0 {
-        return Some("0".into());
+        return "0".into();
     }
     let whole = nano % NANO == 0;
     let form = match form {
@@ -35,7 +73,7 @@ pub(super) fn canonical(text: &str) -> Option<String> {
             power += 1;
         }
         let suffix = power.checked_sub(1).map_or("", |index| BINARY[index].0);
-        return Some(format!("{number}{suffix}"));
+        return format!("{number}{suffix}");
     }
     let (mut number, mut exponent) = (nano, -9);
     while number % 10 == 0 {
@@ -47,9 +85,9 @@ pub(super) fn canonical(text: &str) -> Option<String> {
         exponent -= 1;
     }
     match DECIMAL.iter().find(|(_, power)| *power == exponent).filter(|_| form == Form::Decimal) {
-        Some((suffix, _)) => Some(format!("{number}{suffix}")),
-        None if exponent == 0 => Some(number.to_string()),
-        None => Some(format!("{number}e{exponent}")),
+        Some((suffix, _)) => format!("{number}{suffix}"),
+        None if exponent == 0 => number.to_string(),
+        None => format!("{number}e{exponent}"),
     }
 }
 

@@ -18,7 +18,9 @@ fn build<'a>(document: &'a Value, within: &mut Vec<&'a str>) -> Schema {
     if let Some(name) = reference(document) {
         let short = name.rsplit('.').next().unwrap_or_default();
         let mut schema = match short {
-            "IntOrString" | "Quantity" => Schema { int_or_string: true, ..Schema::default() },
+            "IntOrString" => Schema { int_or_string: true, ..Schema::default() },
+            // Whatever it is, Go reads its text; see `check_quantities`.
+            "Quantity" => Schema { preserve_unknown: true, ..Schema::default() },
             // JSON of any kind, and a definition's own schemas, which are recursive and have a reader of their own.
             _ if within.contains(&name) || short == "JSON" || short.starts_with("JSONSchemaProps") => {
                 Schema { preserve_unknown: true, is_schema: short.starts_with("JSONSchemaProps"), ..Schema::default() }
