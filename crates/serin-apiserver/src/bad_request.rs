@@ -1,6 +1,7 @@
 //! Requests that make no sense as they stand: everything that is answered with 400.
 
 use crate::decode::DecodeError;
+use crate::patch::PatchError;
 use crate::selector::SelectorError;
 use crate::status::FieldError;
 
@@ -117,18 +118,9 @@ pub enum BadRequest {
     /// The body of an apply is no YAML.
     #[error("error decoding YAML: {0}")]
     ApplyYaml(#[source] DecodeError),
-    /// A patch is no JSON.
-    #[error("error decoding patch: {0}")]
-    Patch(#[source] DecodeError),
-    /// A JSON patch holds something that is no operation.
-    #[error("error decoding patch: {0}")]
-    PatchOperation(#[source] serde_json::Error),
-    /// A merge patch is no object.
-    #[error("error decoding patch: a merge patch must be an object, got {got}")]
-    MergePatch {
-        /// The JSON type that was sent.
-        got: &'static str,
-    },
+    /// A patch cannot be read.
+    #[error(transparent)]
+    Patch(#[from] PatchError),
     /// A strategic merge patch says something that cannot be. Kubernetes answers most of these with 500.
     #[error("{cause}")]
     StrategicPatch {

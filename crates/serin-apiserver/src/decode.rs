@@ -30,8 +30,8 @@ pub(crate) enum Format {
 pub(crate) struct Decoded {
     /// The value; of a field given twice, the last one.
     pub(crate) value: Value,
-    /// Paths of fields that were given more than once.
-    pub(crate) duplicates: Vec<String>,
+    /// What a strict reader complains about: fields that were given more than once, each as `duplicate field "path"`.
+    pub(crate) strict: Vec<String>,
 }
 
 /// Why a body cannot be read.
@@ -72,7 +72,8 @@ pub(crate) fn decode(
     if count(&tracked.value) > VALUES_MAX {
         return Err(DecodeError::TooMany);
     }
-    Ok(Decoded { value: tracked.value, duplicates: tracked.duplicates })
+    let strict = tracked.duplicates.iter().map(|path| format!("duplicate field {path:?}")).collect();
+    Ok(Decoded { value: tracked.value, strict })
 }
 
 /// Whether objects and lists are nested more than `levels` deep. Looks no deeper than that.
@@ -207,11 +208,12 @@ mod tests {
         let json = r#"{"a":1,"b":[{"c":1,"c":2}],"a":3,"d":{"e":{"f":1,"f":2}}}"#;
         let decoded = decode(json.as_bytes(), Format::Json, |_, _| None).expect("json");
         assert_eq!(decoded.value, json!({"a": 3, "b": [{"c": 2}], "d": {"e": {"f": 2}}}));
-        assert_eq!(decoded.duplicates, ["b[0].c", "a", "d.e.f"]);
+        let duplicate = |path: &str| format!("duplicate field {path:?}");
+        assert_eq!(decoded.strict, ["b[0].c", "a", "d.e.f"].map(duplicate));
         let yaml = "a: 1\nb:\n- c: 1\n  c: 2\na: 3\n";
         let decoded = decode(yaml.as_bytes(), Format::Yaml, |_, _| None).expect("yaml");
         assert_eq!(decoded.value, json!({"a": 3, "b": [{"c": 2}]}));
-        assert_eq!(decoded.duplicates, ["b[0].c", "a"]);
+        assert_eq!(decoded.strict, ["b[0].c", "a"].map(duplicate));
     }
 
     #[test]

@@ -45,7 +45,7 @@ pub(crate) fn shape(
     validation: FieldValidation,
     warnings: &mut Vec<String>,
 ) -> Result<Value, ApiError> {
-    let Decoded { mut value, duplicates } = decoded;
+    let Decoded { mut value, mut strict } = decoded;
     let Some(fields) = value.as_object_mut() else {
         return Err(BadRequest::NotAnObject { kind: served.names.kind.clone(), got: Type::of(&value) }.into());
     };
@@ -62,7 +62,6 @@ pub(crate) fn shape(
         unknown.sort();
     }
     if validation != FieldValidation::Ignore {
-        let mut strict: Vec<String> = duplicates.iter().map(|path| format!("duplicate field {path:?}")).collect();
         strict.extend(unknown.iter().map(|path| format!("unknown field {path:?}")));
         match validation {
             FieldValidation::Strict if !strict.is_empty() => {
@@ -270,8 +269,8 @@ fn check(served: &Served, object: &mut Value, old: Option<&Value>, fields: &mut 
     // A built-in kind's types were checked when it was read, and its nulls are those that Go writes.
     if served.is_custom() {
         fields.extend(served.schema.validate(object, old, ""));
+        fields.extend(served.scale.iter().flat_map(|scale| definition::check_replicas(scale, object)));
     }
-    fields.extend(served.scale.iter().flat_map(|scale| definition::check_replicas(scale, object)));
     if served.schema.has_keyed_lists && old.is_none_or(|old| served.schema.duplicates(old, "").is_empty()) {
         fields.extend(served.schema.duplicates(object, ""));
     }

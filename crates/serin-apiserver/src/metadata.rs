@@ -533,10 +533,10 @@ mod tests {
             (json!({"name": "a", "labels": {"-x": "y"}}), Some("metadata.labels")),
             (json!({"name": "a", "labels": {"x": "y z"}}), Some("metadata.labels")),
             (json!({"name": "a", "annotations": {"x y": "z"}}), Some("metadata.annotations")),
-            (json!({"name": "a", "finalizers": ["ok.io/x", "not ok"]}), Some("metadata.finalizers[1]")),
+            (json!({"name": "a", "finalizers": ["ok.io/x", "not ok"]}), Some("metadata.finalizers")),
             (
                 json!({"name": "a", "ownerReferences": [{"apiVersion": "v1", "kind": "K", "name": "n"}]}),
-                Some("metadata.ownerReferences[0].uid"),
+                Some("metadata.ownerReferences.uid"),
             ),
         ];
         for (metadata, field) in rows {

@@ -117,9 +117,9 @@ pub(crate) struct Params {
     pub(crate) force: Option<bool>,
     pub(crate) pretty: bool,
     /// What `version_match` was read from.
-    match_text: String,
+    pub(crate) match_text: String,
     /// Options that are not right.
-    refused: Vec<FieldError>,
+    pub(crate) refused: Vec<FieldError>,
 }
 
 /// What becomes of an object's dependents when it is deleted.

@@ -344,7 +344,7 @@ impl Call {
                 vec![FieldError::forbidden("force", "may not be specified for non-apply patch")],
             ));
         }
-        let patch = Patch::parse(&self.headers, &read(body).await?, self.served.ty)?;
+        let patch = Patch::new(&self.headers, read(body).await?, self.served.ty, self.params.field_validation)?;
         let written = self.api.patch(&ask, name, part, &patch, warnings).await?;
         Ok(self.written(written, StatusCode::OK))
     }
@@ -386,12 +386,9 @@ impl Call {
 
     async fn patch_scale(&self, name: &str, body: Body) -> Result<Response, ApiError> {
         let ask = self.ask()?;
-        let patch = Patch::parse(
-            &self.headers,
-            &read(body).await?,
-            self.served.ty.and(Some("io.k8s.api.autoscaling.v1.Scale")),
-        )?;
-        let scale = self.api.set_scale(&ask, name, |scale| patch.apply(scale)).await?;
+        let ty = self.served.ty.and(Some("io.k8s.api.autoscaling.v1.Scale"));
+        let patch = Patch::new(&self.headers, read(body).await?, ty, self.params.field_validation)?;
+        let scale = self.api.set_scale(&ask, name, |scale| Ok(patch.apply(scale)?.value)).await?;
         Ok(respond::value(&scale, self.output, StatusCode::OK))
     }
 

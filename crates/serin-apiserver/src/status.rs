@@ -288,6 +288,9 @@ pub enum ApiError {
         /// Formats that are.
         accepted: &'static str,
     },
+    /// The body's format is not one of the patches that a kind of Kubernetes' own takes.
+    #[error("415: Unsupported Media Type")]
+    UnsupportedPatch,
     /// The body is too large.
     #[error("Request entity too large: limit is {limit}")]
     TooLarge {
@@ -375,7 +378,7 @@ impl ApiError {
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
             Self::MethodNotAllowed | Self::VerbNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::NotAcceptable { .. } | Self::NoStream | Self::OtherForm { .. } => StatusCode::NOT_ACCEPTABLE,
-            Self::UnsupportedMediaType { .. } => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::UnsupportedMediaType { .. } | Self::UnsupportedPatch => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Expired(_) | Self::ContinueExpired => StatusCode::GONE,
             Self::FutureVersion { .. } => StatusCode::GATEWAY_TIMEOUT,
@@ -396,7 +399,7 @@ impl ApiError {
             Self::MethodNotAllowed | Self::VerbNotAllowed { .. } => "MethodNotAllowed",
             Self::NotAcceptable { .. } | Self::NoStream | Self::OtherForm { .. } => "NotAcceptable",
             Self::NotAList => "",
-            Self::UnsupportedMediaType { .. } => "UnsupportedMediaType",
+            Self::UnsupportedMediaType { .. } | Self::UnsupportedPatch => "UnsupportedMediaType",
             Self::TooLarge { .. } => "RequestEntityTooLarge",
             Self::Expired(_) | Self::ContinueExpired => "Expired",
             Self::FutureVersion { .. } => "Timeout",
@@ -431,14 +434,15 @@ impl ApiError {
                     .collect();
                 json!({"causes": causes})
             }
-            Self::Unprocessable { why } => {
-                json!({"causes": [{"reason": "UnexpectedServerResponse", "message": why}]})
-            }
             Self::FutureVersion { .. } => json!({
                 "retryAfterSeconds": 1,
                 "causes": [{"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}],
             }),
-            Self::NoResource | Self::MethodNotAllowed | Self::NotAcceptable { is_custom: false } => json!({}),
+            Self::NoResource
+            | Self::MethodNotAllowed
+            | Self::NotAcceptable { is_custom: false }
+            | Self::UnsupportedPatch
+            | Self::Unprocessable { .. } => json!({}),
             Self::NoPath
             | Self::NotAcceptable { is_custom: true }
             | Self::NoStream

@@ -119,7 +119,7 @@ impl Api {
     ) -> Result<Written, ApiError> {
         let Ask { served, namespace, params, manager } = ask;
         let change = |old: &Value, warnings: &mut Vec<String>| {
-            let patched = Decoded { value: patch.apply(old)?, duplicates: patch.duplicates().to_vec() };
+            let patched = patch.apply(old)?;
             let object = intake::shape(served, patched, Origin::Patch, params.field_validation, warnings)?;
             check_name(&object, name)?;
             check_given_namespace(&object, namespace)?;
@@ -142,7 +142,7 @@ impl Api {
         let Ask { served, namespace, params, manager } = ask;
         let force = params.force == Some(true);
         let applied = |live: Option<&Value>, warnings: &mut Vec<String>| {
-            let Decoded { value, duplicates } = config.clone();
+            let Decoded { value, strict } = config.clone();
             let value = served.owners.apply(&served.api_version, part, live, value, manager, force)?;
             check_name(&value, name)?;
             let uid = metadata::text(&value, "uid");
@@ -151,7 +151,7 @@ impl Api {
                     format!("uid mismatch: the provided object specified uid {uid}, and no existing object was found");
                 return Err(ApiError::Conflict { about: served.about(name), why });
             }
-            let decoded = Decoded { value, duplicates };
+            let decoded = Decoded { value, strict };
             intake::shape(served, decoded, Origin::Apply, params.field_validation, warnings)
         };
         if part == Part::Main && self.store.get(&served.key(namespace, name)).is_none() {

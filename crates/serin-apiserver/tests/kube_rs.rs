@@ -82,7 +82,7 @@ async fn lists_come_in_consistent_pages_and_by_selector() {
         // Pages show the state of the first one, whatever happens meanwhile.
         finches.delete("f24", &DeleteParams::default()).await.ok();
         finches.create(&PostParams::default(), &finch(&format!("late{}", names.len()), "v1")).await.expect("create");
-        match page.metadata.continue_ {
+        match page.metadata.continue_.filter(|token| !token.is_empty()) {
             Some(token) => params = params.continue_token(&token),
             None => break,
         }

@@ -89,6 +89,11 @@ fn live(kubectl: &Kubectl) {
     assert!(replaced.ok, "{replaced:?}");
     let stale = kubectl.feed(&split("replace -f -"), &manifest);
     assert!(!stale.ok && stale.stderr.contains("the object has been modified"), "{stale:?}");
+    // What was replaced is what was last applied, version and all, and an apply would take that away.
+    let said = kubectl.refused(FINCH);
+    assert!(said.contains("metadata.resourceVersion: Invalid value: 0: must be specified for an update"), "{said}");
+    let healed = kubectl.feed(&split("apply set-last-applied -f -"), FINCH);
+    assert!(healed.ok, "{healed:?}");
 
     // Refuse what is wrong, with its path, and change nothing.
     let wrong = [
@@ -112,8 +117,8 @@ fn live(kubectl: &Kubectl) {
         assert!(said.contains(why), "{to}: {said}");
     }
     assert_eq!(field(kubectl, "{.metadata.resourceVersion}"), before);
-    let said = kubectl.refused("apiVersion: v1\nkind: Pod\nmetadata: {name: p}\nspec: {}");
-    assert!(said.contains("no matches for kind \"Pod\""), "{said}");
+    let said = kubectl.refused("apiVersion: apps/v1\nkind: StatefulSet\nmetadata: {name: p}\nspec: {}");
+    assert!(said.contains("no matches for kind \"StatefulSet\""), "{said}");
     let said = kubectl.try_run("get finch gone").stderr;
     assert!(said.contains("Error from server (NotFound): finches.test.serin.dev \"gone\" not found"), "{said}");
     let said = kubectl.refused(&FINCH.replace("name: goldie", "name: goldie, namespace: nowhere"));

@@ -80,7 +80,7 @@ async fn an_update_needs_the_version_it_started_from() {
     object["metadata"]["uid"] = "other".into();
     assert_eq!(http.put(path, &object).await.code, 409);
     let renamed = json!({"metadata": {"name": "b"}});
-    assert_eq!(http.merge(path, &renamed).await.code, 422);
+    assert_eq!(http.merge(path, &renamed).await.code, 400);
     assert_eq!(http.put(&format!("{FINCHES}/b"), &object).await.code, 400);
     let mut gone = finch("gone");
     gone["metadata"]["resourceVersion"] = "1".into();
@@ -104,7 +104,7 @@ async fn a_dry_run_says_what_would_be_and_changes_nothing() {
     assert_eq!(http.delete(&format!("{FINCHES}/a?dryRun=All")).await.code, 200);
     assert_eq!(http.get(&format!("{FINCHES}/a")).await.json["spec"]["replicas"], 1);
     assert_eq!(server.store().revision(), before);
-    assert_eq!(http.delete(&format!("{FINCHES}/a?dryRun=Some")).await.code, 400);
+    assert_eq!(http.delete(&format!("{FINCHES}/a?dryRun=Some")).await.code, 422);
 }
 
 #[tokio::test]
@@ -159,19 +159,18 @@ async fn a_watch_starts_with_the_state_where_that_is_asked_for() {
     http.delete(&format!("{FINCHES}/a")).await;
     assert_eq!(watch.next_name().await, "DELETED a");
     let rows = [
-        "watch=1&sendInitialEvents=true",
-        "watch=1&resourceVersionMatch=NotOlderThan&resourceVersion=1",
-        "watch=1&resourceVersion=x",
-        "watch=perhaps",
-        "watch=1&fieldSelector=spec.x%3D1",
-        "watch=1&labelSelector=a%20b",
-        "sendInitialEvents=true",
-        "limit=x",
-        "resourceVersionMatch=Exact",
-        "continue=nonsense",
+        ("watch=1&sendInitialEvents=true", 422),
+        ("watch=1&resourceVersionMatch=NotOlderThan&resourceVersion=1", 422),
+        ("watch=1&resourceVersion=x", 400),
+        ("watch=1&fieldSelector=spec.x%3D1", 400),
+        ("watch=1&labelSelector=a%20b", 400),
+        ("sendInitialEvents=true", 422),
+        ("limit=x", 400),
+        ("resourceVersionMatch=Exact", 422),
+        ("continue=nonsense", 400),
     ];
-    for query in rows {
-        assert_eq!(http.get(&format!("{FINCHES}?{query}")).await.code, 400, "{query}");
+    for (query, code) in rows {
+        assert_eq!(http.get(&format!("{FINCHES}?{query}")).await.code, code, "{query}");
     }
     assert_eq!(http.get(&format!("{FINCHES}?resourceVersion=999999")).await.code, 504);
     assert_eq!(http.get(&format!("{FINCHES}?watch=1&resourceVersion=999999")).await.code, 504);
@@ -248,7 +247,7 @@ async fn deletion_waits_for_finalizers_and_hears_preconditions() {
     let body = |body: Value| http.send("DELETE", path, &[("content-type", "application/json")], body.to_string());
     assert_eq!(body(json!({"preconditions": {"uid": "other"}})).await.code, 409);
     assert_eq!(body(json!({"preconditions": {"resourceVersion": "1"}})).await.code, 409);
-    assert_eq!(body(json!({"propagationPolicy": "Sometimes"})).await.code, 400);
+    assert_eq!(body(json!({"propagationPolicy": "Sometimes"})).await.code, 422);
     assert_eq!(body(json!([])).await.code, 400);
     let marked = body(json!({"preconditions": {"uid": created["metadata"]["uid"]}})).await;
     assert_eq!((marked.code, &marked.json["kind"]), (200, &json!("Finch")));
@@ -384,7 +383,10 @@ async fn events_are_one_store_with_two_views() {
     let mut misplaced = event.clone();
     misplaced["metadata"]["name"] = "m".into();
     misplaced["regarding"]["namespace"] = "other".into();
-    assert!(http.post(new, &misplaced).await.message().contains("does not match event.namespace"));
+    assert_eq!(http.post(new, &misplaced).await.code, 201, "a new event may be about what lies elsewhere");
+    let about = json!({"kind": "Finch", "name": "a", "namespace": "other"});
+    let misplaced = json!({"metadata": {"name": "o", "namespace": "default"}, "involvedObject": about});
+    assert!(http.post(core, &misplaced).await.message().contains("does not match event.namespace"));
 }
 
 #[tokio::test]
@@ -398,7 +400,7 @@ async fn secrets_and_config_maps_are_checked() {
     };
     let rows = [
         (secrets, secret(json!({"data": {"a": "not base64!"}})), 400, "data.a in body must be of type byte"),
-        (secrets, secret(json!({"data": {"a": 1}})), 400, "data.a in body must be of type string"),
+        (secrets, secret(json!({"data": {"a": 1}})), 400, "data.a in body must be of type byte"),
         (secrets, secret(json!({"data": {"a/b": ""}})), 422, "a valid config key must consist of"),
         (configs, secret(json!({"data": []})), 400, "data in body must be of type object"),
         (configs, secret(json!({"kind": "Secret"})), 400, "does not match the expected kind (ConfigMap)"),
@@ -540,8 +542,10 @@ async fn discovery_names_what_is_served_and_nothing_else() {
             "events.k8s.io",
             "authentication.k8s.io",
             "authorization.k8s.io",
+            "autoscaling",
             "apiextensions.k8s.io",
             "coordination.k8s.io",
+            "discovery.k8s.io",
             "test.serin.dev"
         ])
     );
@@ -563,11 +567,14 @@ async fn discovery_names_what_is_served_and_nothing_else() {
     assert_eq!(patch["x-kubernetes-group-version-kind"]["kind"], "Finch");
     let schema = &document["components"]["schemas"]["dev.serin.test.v1.Finch"];
     assert_eq!(schema["properties"]["spec"]["properties"]["model"]["description"], "The model to serve.");
-    let missing = http.get("/apis/batch/v1/namespaces/default/jobs").await;
-    assert_eq!((missing.code, missing.message()), (404, "the server could not find the requested resource"));
-    for path in ["/apis/batch/v1", "/apis/batch", "/api/v2", "/api/v1/nodes", "/nothing", "/openapi/v3/apis/batch/v1"] {
+    // As Kubernetes: a Status in its own groups, plain text elsewhere.
+    for path in ["/api/v2", "/api/v1/nodes", "/apis/apps/v1/namespaces/default/replicasets"] {
         let answer = http.get(path).await;
         assert_eq!((answer.code, &answer.json["kind"]), (404, &json!("Status")), "{path}");
+    }
+    for path in ["/apis/batch/v1/namespaces/default/jobs", "/apis/batch/v1", "/apis/batch", "/nothing"] {
+        let answer = http.get(path).await;
+        assert_eq!((answer.code, answer.text.as_str()), (404, "404 page not found\n"), "{path}");
     }
     for (method, path, code) in [
         ("POST", "/version", 405),
@@ -575,7 +582,7 @@ async fn discovery_names_what_is_served_and_nothing_else() {
         ("PATCH", FINCHES, 405),
         ("POST", &format!("{FINCHES}/a"), 405),
         ("BREW", FINCHES, 405),
-        ("GET", "/apis/test.serin.dev/v1/finches/a", 400),
+        ("GET", "/apis/test.serin.dev/v1/finches/a", 404),
         ("GET", "/apis/test.serin.dev/v1/finches", 200),
         ("GET", &format!("{FINCHES}/a/log"), 404),
         ("HEAD", FINCHES, 200),

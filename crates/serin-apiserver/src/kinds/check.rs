@@ -199,6 +199,7 @@ pub(crate) fn network(field: &str, text: &str) -> Option<FieldError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::metadata::{LABEL_VALUE, NAME_PART};
 
     fn whys(errors: impl IntoIterator<Item = FieldError>) -> Vec<String> {
         errors.into_iter().map(|error| error.detail).collect()

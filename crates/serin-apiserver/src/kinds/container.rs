@@ -351,7 +351,9 @@ fn check_resource_name(name: &str, path: &str, errors: &mut Errors) {
         if !is_huge && !OF_CONTAINERS.contains(&name) {
             errors.push(FieldError::invalid(path, name, "must be a standard resource for containers"));
         }
-    } else if !is_native(name) && (name.starts_with("requests.") || !refuse_qualified_name(&format!("requests.{name}")).is_empty()) {
+    } else if !is_native(name)
+        && (name.starts_with("requests.") || !refuse_qualified_name(&format!("requests.{name}")).is_empty())
+    {
         errors.push(FieldError::invalid(path, name, "doesn't follow extended resource name standard"));
     }
 }

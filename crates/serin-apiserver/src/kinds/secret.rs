@@ -41,10 +41,10 @@ pub(crate) fn validate(secret: &Value, old: Option<&Value>) -> Vec<FieldError> {
     let value = |key: &str| secret["data"].get(key).and_then(Value::as_str);
     let mut require = |key: &str| errors.push(FieldError::required(config::path("data", key), ""));
     match secret["type"].as_str().unwrap_or_default() {
-        "kubernetes.io/service-account-token" => {
-            if secret["metadata"]["annotations"][ACCOUNT].as_str().is_none_or(str::is_empty) {
-                errors.push(FieldError::required(config::path("metadata.annotations", ACCOUNT), ""));
-            }
+        "kubernetes.io/service-account-token"
+            if secret["metadata"]["annotations"][ACCOUNT].as_str().is_none_or(str::is_empty) =>
+        {
+            errors.push(FieldError::required(config::path("metadata.annotations", ACCOUNT), ""));
         }
         "kubernetes.io/dockercfg" => errors.extend(refuse_json(".dockercfg", value(".dockercfg"))),
         "kubernetes.io/dockerconfigjson" => {
