@@ -36,7 +36,7 @@ impl JsonPath {
     pub(crate) fn parse(text: &str) -> Result<Self, PathError> {
         let inner = text.trim();
         let inner = inner.strip_prefix('{').and_then(|inner| inner.strip_suffix('}')).unwrap_or(inner);
-        let mut parser = Parser { rest: inner.strip_prefix('$').unwrap_or(inner) };
+        let mut parser = Parser { rest: inner.strip_prefix('$').unwrap_or(inner), filters: 0 };
         match parser.steps(false) {
             Some(steps) if parser.rest.is_empty() => Ok(Self(steps)),
             _ => Err(PathError { path: text.to_owned() }),
@@ -92,8 +92,13 @@ impl Test {
     }
 }
 
+/// Filters in filters at most: each is read, and looks, by recursion.
+const FILTERS_MAX: usize = 16;
+
 struct Parser<'a> {
     rest: &'a str,
+    /// Filters that are open.
+    filters: usize,
 }
 
 impl<'a> Parser<'a> {
@@ -147,7 +152,12 @@ impl<'a> Parser<'a> {
     fn bracket(&mut self) -> Option<Step> {
         if let Some(rest) = self.rest.strip_prefix("?(") {
             self.rest = rest.trim_start().strip_prefix('@')?;
+            if self.filters == FILTERS_MAX {
+                return None;
+            }
+            self.filters += 1;
             let path = JsonPath(self.steps(true)?);
+            self.filters -= 1;
             let test = self.test()?;
             self.rest = self.rest.trim_start().strip_prefix(")]")?;
             return Some(Step::Where { path, test });

@@ -263,3 +263,57 @@ async fn bodies_of_many_small_things_are_refused_before_they_grow() {
         }
     }
 }
+
+/// What is read by recursion would end the process if it could go on for ever.
+#[tokio::test]
+async fn rules_and_paths_of_definitions_that_are_nested_without_end_are_refused() {
+    let http = Http(server().await.router());
+    let rule = |rule: String| rule_of(&rule);
+    let rows = [
+        ("sum", rule(format!("{}1 == 1", "1+".repeat(40_000)))),
+        ("comparison", rule(format!("{}1", "1<".repeat(40_000)))),
+        ("fields", rule(format!("self{} == 1", ".a".repeat(40_000)))),
+        ("places", rule(format!("self.l{} == 1", "[0]".repeat(30_000)))),
+        ("calls", rule(format!("self.s{} == ''", ".trim()".repeat(14_000)))),
+        ("brackets", rule(format!("{}true{}", "(".repeat(40_000), ")".repeat(40_000)))),
+        (
+            "sums in brackets",
+            rule(format!("{}1{} == 1", "(".repeat(90), "+1)".repeat(90).replace("+1", &"+1".repeat(200)))),
+        ),
+        ("letters", rule("true || ".repeat(300_000) + "true")),
+        ("message", json!({"rule": "true", "messageExpression": format!("{}''", "''+".repeat(30_000))})),
+    ];
+    let definition = |rule: &Value, column: &str| {
+        let schema = json!({
+            "type": "object", "x-kubernetes-validations": [rule],
+            "properties": {"s": {"type": "string"}, "l": {"type": "array", "items": {"x-kubernetes-preserve-unknown-fields": true}}},
+        });
+        let version = json!({
+            "name": "v1", "served": true, "storage": true,
+            "schema": {"openAPIV3Schema": {"type": "object", "properties": {"spec": schema}}},
+            "additionalPrinterColumns": [{"name": "a", "type": "string", "jsonPath": column}],
+        });
+        json!({
+            "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition", "metadata": {"name": "things.a.test"},
+            "spec": {"group": "a.test", "scope": "Cluster", "names": {"plural": "things", "kind": "Thing"}, "versions": [version]},
+        })
+    };
+    let definitions = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+    for (what, rule) in rows {
+        let answer = http.post(definitions, &definition(&rule, ".spec.s")).await;
+        assert_eq!(answer.code, 422, "{what}: {}", &answer.text[..answer.text.len().min(300)]);
+    }
+    // Beside each other there may be as many as a rule has room for; and columns whose paths are not known are left out.
+    let fine = format!("{}self.s == 'a'", "self.s == 'x' || self.s.startsWith('y') || ".repeat(500));
+    let path = format!(".spec{}{}", "[?(@.a".repeat(100_000), ")]".repeat(100_000));
+    let answer = http.post(definitions, &definition(&rule_of(&fine), &path)).await;
+    assert_eq!(answer.code, 201, "{}", &answer.text[..answer.text.len().min(300)]);
+    let thing = json!({"apiVersion": "a.test/v1", "kind": "Thing", "metadata": {"name": "a"}, "spec": {"s": "a"}});
+    assert_eq!(http.post("/apis/a.test/v1/things", &thing).await.code, 201);
+    let table = http.get_as("/apis/a.test/v1/things", "application/json;as=Table;g=meta.k8s.io;v=v1").await;
+    assert_eq!((table.code, &table.json["rows"][0]["cells"][0]), (200, &json!("a")));
+}
+
+fn rule_of(rule: &str) -> Value {
+    json!({"rule": rule})
+}

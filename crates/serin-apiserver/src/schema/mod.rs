@@ -6,6 +6,7 @@
 mod defaulting;
 mod format;
 pub(crate) mod internal;
+mod nesting;
 mod parse;
 mod prune;
 pub(crate) mod rules;

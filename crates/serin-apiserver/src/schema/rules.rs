@@ -13,7 +13,7 @@ use kube_cel::cel::parser::{Expression, ParseErrors, Parser};
 use kube_cel::cel::{Context, ExecutionError, Value as Cel};
 use serde_json::Value;
 
-use super::{Additional, FieldPath, Format, ListType, Schema, Type, internal, keyed, list_key};
+use super::{Additional, FieldPath, Format, ListType, Schema, Type, internal, keyed, list_key, nesting};
 use crate::status::{FieldError, FieldErrorKind};
 
 /// One rule.
@@ -45,11 +45,15 @@ impl Rule {
         }
         let shown = || internal::show(internal::Kind::Rule, rule);
         let compile = |name: &str, what: &str, source: &str| {
-            parse(source).map_err(|error| {
-                // As Go's CEL indents the source.
-                let why = format!("{}: {what} failed: {}", shown(), error.to_string().replace("\n|", "\n |"));
+            let refused = |why: &str| {
+                let why = format!("{}: {what} failed: {why}", shown());
                 FieldError { value: None, ..FieldError::invalid(format!("{path}.{name}"), Value::Null, why) }
-            })
+            };
+            if let Some(why) = nesting::refuse(source) {
+                return Err(refused(&why));
+            }
+            // As Go's CEL indents the source.
+            parse(source).map_err(|error| refused(&error.to_string().replace("\n|", "\n |")))
         };
         let program = compile("rule", "compilation", source)?;
         let uses_old_self = program.references().has_variable("oldSelf");
